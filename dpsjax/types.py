@@ -1,0 +1,29 @@
+"""Array aliases and the axis letters used everywhere.
+
+Axis letters: ``N`` prompts of the pool, ``B`` prompts of a batch, ``K`` solve states, ``G``
+rollouts of one prompt, ``T`` tokens, ``P`` prompt tokens, ``V`` vocabulary, ``D`` model width.
+
+Annotations are jaxtyping's; they cost nothing at run time and are enforced in the tests.
+"""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped, UInt
+
+PyTree = Any
+Key = PRNGKeyArray | UInt[Array, "2"]
+Scalar = float | int | Float[Array, ""] | Int[Array, ""]
+
+__all__ = [
+    "Array",
+    "Bool",
+    "Float",
+    "Int",
+    "Key",
+    "PyTree",
+    "Scalar",
+    "Shaped",
+    "UInt",
+    "jax",
+]
