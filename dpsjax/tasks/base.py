@@ -1,0 +1,103 @@
+"""What a task is: problems, a verifier, and the tokenizer that both sides speak.
+
+Plain Python, no arrays: a policy turns tokens into text, a task turns text into rewards.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One prompt and what its verifier needs.
+
+    Attributes:
+        prompt: the text shown to the policy.
+        answer: private to the task, JSON-serialisable.
+        source: the group it is reported under, for example ``"4 numbers"``.
+    """
+
+    prompt: str
+    answer: Any
+    source: str
+
+
+class Score(NamedTuple):
+    """The verdict on one response.
+
+    Attributes:
+        reward: what the policy is trained on.
+        correct: what is counted as solved; the solve states are defined on this.
+        reason: why the response is not correct, ``""`` when it is.
+    """
+
+    reward: float
+    correct: bool
+    reason: str
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to token ids and back; any tokenizer with these five names will do."""
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills unused positions; masked everywhere."""
+        ...
+
+    @property
+    def eos_id(self) -> int:
+        """Id that ends a response."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``, with nothing added at either end."""
+        ...
+
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        """The text of ``ids`` up to the first end-of-sequence id."""
+        ...
+
+
+Scorer = Callable[[Sequence[Problem], Sequence[str]], list[Score]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A pool of training problems, a held-out pool, and how to score responses to them.
+
+    Attributes:
+        name: short name, used in the outputs of a run.
+        train: the pool that selectors choose from; a prompt id is a position in it.
+        test: held-out problems, no overlap with ``train``.
+        score: ``score(problems, responses)`` with one response per problem; never raises on
+            the *content* of a response.
+        tokenizer: encodes prompts, decodes responses.
+        prompt_tokens: no prompt is longer than this.
+        response_tokens: responses are cut after this many tokens, end of sequence included.
+    """
+
+    name: str
+    train: tuple[Problem, ...]
+    test: tuple[Problem, ...]
+    score: Scorer
+    tokenizer: Tokenizer
+    prompt_tokens: int
+    response_tokens: int
+
+    def fingerprint(self) -> str:
+        """Sha256 over all problems in their order: equal exactly when the data are equal."""
+        digest = hashlib.sha256()
+        for split, problems in (("train", self.train), ("test", self.test)):
+            for problem in problems:
+                row = [split, problem.prompt, problem.answer, problem.source]
+                digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+        return digest.hexdigest()

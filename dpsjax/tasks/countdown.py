@@ -1,0 +1,303 @@
+"""Countdown: write an expression that uses each given number once and equals the target.
+
+A problem is a multiset of numbers with a target; ``3 25 7=46:`` asks for an expression such as
+``25+7*3``. Two problems with the same multiset and target are the same problem, whatever the
+order of the numbers. The sha256 of that identity assigns every possible problem for ever to one
+of three shares: held-out problems, training problems, and problems for a supervised warm start.
+So no seed and no setting can make them overlap.
+
+Every problem comes from a random expression over all of its numbers, hence is solvable.
+"""
+
+import functools
+import hashlib
+import importlib.resources
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpsjax.tasks.base import Problem, Score, Task
+from dpsjax.tasks.expression import ExpressionError, evaluate
+from dpsjax.tasks.solution import random_tree, write
+from dpsjax.tasks.tokenizer import CharTokenizer
+
+# The default pool is of mixed difficulty: most prompts are far too easy or far too hard for the
+# shipped base, which is the regime prompt selection is made for.
+SIZES = (2, 3, 4, 5)
+WEIGHTS = (0.35, 0.15, 0.15, 0.35)
+NUMBERS = (1, 99)
+TARGETS = (1, 99)
+RESPONSE_TOKENS = 16
+
+TOKENIZER = CharTokenizer("0123456789+-*/() =:")
+
+# Of sixteen shares of all problems: how many are held out, and how many are for training.
+_TEST_SHARES, _TRAIN_SHARES, _ALL_SHARES = 2, 8, 16
+# After so many draws in a row without a new problem, a size counts as used up.
+_MAX_DRAWS = 20_000
+
+
+@dataclass(frozen=True)
+class _Difficulty:
+    """What is drawn; checked once, for the task and the warm start alike."""
+
+    sizes: tuple[int, ...]
+    weights: tuple[float, ...]
+    numbers: tuple[int, int]
+    targets: tuple[int, int]
+    response_tokens: int
+
+    def __post_init__(self):
+        if not self.sizes or not all(2 <= size <= 8 for size in self.sizes):
+            raise ValueError(f"sizes must be counts of numbers from 2 to 8, got {self.sizes}")
+        if len(self.weights) != len(self.sizes):
+            raise ValueError(
+                f"weights must have one entry per size {self.sizes}, got {self.weights}"
+            )
+        if not all(0 <= weight < float("inf") for weight in self.weights) or not sum(self.weights):
+            raise ValueError(f"weights must be nonnegative, and one positive, got {self.weights}")
+        for name, (low, high) in (("numbers", self.numbers), ("targets", self.targets)):
+            if not 1 <= low <= high <= 9999:
+                raise ValueError(
+                    f"{name} must be (low, high) with 1 <= low <= high <= 9999, got {(low, high)}"
+                )
+        shortest = max(self.sizes) * (len(str(self.numbers[0])) + 1)
+        if self.response_tokens < shortest:
+            raise ValueError(
+                f"response_tokens={self.response_tokens} holds no solution with "
+                f"{max(self.sizes)} numbers; give at least {shortest}"
+            )
+
+    def prompt_tokens(self) -> int:
+        """Length of the longest prompt these settings can produce."""
+        longest = self.numbers[1], self.targets[1]
+        return len(_prompt([longest[0]] * max(self.sizes), longest[1]))
+
+
+def countdown(
+    num_train: int = 2000,
+    num_test: int = 1000,
+    seed: int = 0,
+    *,
+    sizes: Sequence[int] = SIZES,
+    weights: Sequence[float] = WEIGHTS,
+    numbers: tuple[int, int] = NUMBERS,
+    targets: tuple[int, int] = TARGETS,
+    response_tokens: int = RESPONSE_TOKENS,
+    format_reward: float = 0.0,
+) -> Task:
+    """A Countdown task: the same arguments give the same problems, on every machine.
+
+    Args:
+        num_train: number of training problems, all different.
+        num_test: number of held-out problems, all different, never a training problem.
+        seed: seed of the draw.
+        sizes: how many numbers a problem may have.
+        weights: relative frequency of each of ``sizes``.
+        numbers: smallest and largest number.
+        targets: smallest and largest target.
+        response_tokens: budget of a response; problems without a solution that fits are not drawn.
+        format_reward: reward of an expression that has a value but is wrong. The published
+            Countdown runs of DPS use 0.1; the default rewards accuracy alone.
+
+    Raises:
+        ValueError: a setting is out of range, or there are not that many different problems.
+
+    >>> task = countdown(num_train=4, num_test=2)
+    >>> problem = task.train[0]
+    >>> problem.source, problem.prompt
+    ('5 numbers', '73 13 60 55 4=74:')
+    """
+    if not 0.0 <= format_reward < 1.0:
+        raise ValueError(f"format_reward must be in [0, 1), got {format_reward}")
+    if num_train < 1 or num_test < 0:
+        raise ValueError(
+            f"num_train must be at least 1 and num_test at least 0, got {num_train}, {num_test}"
+        )
+    difficulty = _Difficulty(tuple(sizes), tuple(weights), numbers, targets, response_tokens)
+    return Task(
+        name="countdown",
+        train=_distinct("train", num_train, seed, difficulty),
+        test=_distinct("test", num_test, seed, difficulty),
+        score=functools.partial(score, format_reward=format_reward),
+        tokenizer=TOKENIZER,
+        prompt_tokens=difficulty.prompt_tokens(),
+        response_tokens=response_tokens,
+    )
+
+
+# The two pools of the DPS paper's Countdown experiments.
+cd34 = functools.partial(countdown, sizes=(3, 4), weights=(0.5, 0.5))
+cd4 = functools.partial(countdown, sizes=(4,), weights=(1.0,))
+
+
+def verify(
+    expression: str, numbers: Sequence[int], target: int, format_reward: float = 0.0
+) -> Score:
+    """Score one response: the whole of it must be one expression, exactly equal to the target.
+
+    Args:
+        expression: the response, untrusted; nothing but spaces may stand around the expression.
+        numbers: each must be used exactly once; a unary minus does not change which it is.
+        target: required value.
+        format_reward: reward of an expression that has a value but is wrong.
+
+    >>> verify("3*7+25", [3, 25, 7], 46)
+    Score(reward=1.0, correct=True, reason='')
+    >>> verify("25-7-3", [3, 25, 7], 46).reason
+    'wrong value 15'
+    """
+    try:
+        value, used = evaluate(expression)
+    except ExpressionError as error:
+        return Score(0.0, False, str(error))
+    if sorted(used) != sorted(numbers):
+        return Score(format_reward, False, "numbers not used exactly once")
+    if value != target:
+        return Score(format_reward, False, f"wrong value {value}")
+    return Score(1.0, True, "")
+
+
+def score(
+    problems: Sequence[Problem], responses: Sequence[str], *, format_reward: float = 0.0
+) -> list[Score]:
+    """``verify`` for each problem and its response.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    return [
+        verify(response, problem.answer["numbers"], problem.answer["target"], format_reward)
+        for problem, response in zip(problems, responses, strict=True)
+    ]
+
+
+def warm_start(
+    seed: int = 0,
+    *,
+    sizes: Sequence[int] = SIZES,
+    weights: Sequence[float] = WEIGHTS,
+    numbers: tuple[int, int] = NUMBERS,
+    targets: tuple[int, int] = TARGETS,
+    response_tokens: int = RESPONSE_TOKENS,
+) -> Iterator[tuple[str, str]]:
+    """Endless (prompt, solution) pairs for supervised learning, the same for the same arguments.
+
+    None of them is a training or held-out problem of any ``countdown`` task. The solution is a
+    canonical expression (`dpsjax.tasks.solution`).
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+    difficulty = _Difficulty(tuple(sizes), tuple(weights), numbers, targets, response_tokens)
+    return _pairs(_draws("warm", seed, difficulty))
+
+
+def read_problems(path: str | Path) -> tuple[Problem, ...]:
+    """Problems from a JSON-lines file with ``{"numbers": [3, 25, 7], "target": 46}`` a line.
+
+    Solvability is not checked. Put them in a task with ``dataclasses.replace(task, train=...)``,
+    and set ``prompt_tokens`` to their longest prompt.
+
+    Raises:
+        ValueError: a line is not such a problem; the message has its number.
+    """
+    problems = []
+    for line_number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            problems.append(_problem([int(n) for n in row["numbers"]], int(row["target"])))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {line_number}: want "
+                f'{{"numbers": [3, 25, 7], "target": 46}}, got {line[:80]!r}'
+            ) from error
+    return tuple(problems)
+
+
+def base_path() -> Path:
+    """Where the shipped base policy for the default task lies (safetensors)."""
+    return Path(
+        str(importlib.resources.files("dpsjax.tasks") / "assets/countdown_base.safetensors")
+    )
+
+
+def _prompt(numbers: Sequence[int], target: int) -> str:
+    return f"{' '.join(map(str, numbers))}={target}:"
+
+
+def _problem(numbers: Sequence[int], target: int) -> Problem:
+    return Problem(
+        prompt=_prompt(numbers, target),
+        answer={"numbers": list(numbers), "target": target},
+        source=f"{len(numbers)} numbers",
+    )
+
+
+def _identity(numbers: Sequence[int], target: int) -> str:
+    """What two equal problems share."""
+    return _prompt(sorted(numbers), target)
+
+
+def _split(identity: str) -> str:
+    """The share a problem belongs to, whatever the seed and the settings."""
+    share = hashlib.sha256(identity.encode()).digest()[0] % _ALL_SHARES
+    if share < _TEST_SHARES:
+        return "test"
+    return "train" if share < _TEST_SHARES + _TRAIN_SHARES else "warm"
+
+
+def _draws(
+    split: str, seed: int, difficulty: _Difficulty
+) -> Iterator[tuple[list[int], int, str, str]]:
+    """Endless (numbers, target, solution, identity) of one split; they may repeat."""
+    rng = random.Random(f"countdown {split} {seed}")
+    first, last = difficulty.numbers
+    low, high = difficulty.targets
+    while True:
+        size = rng.choices(difficulty.sizes, difficulty.weights)[0]
+        for _ in range(_MAX_DRAWS):
+            numbers = [first + int(rng.random() * (last - first + 1)) for _ in range(size)]
+            tree = random_tree(rng, numbers)
+            if not low <= tree.value <= high:
+                continue
+            identity = _identity(numbers, tree.value)
+            if _split(identity) != split:
+                continue
+            solution = write(tree)
+            if len(solution) < difficulty.response_tokens:  # the end of sequence needs one too
+                yield numbers, tree.value, solution, identity
+                break
+        else:
+            raise _exhausted(size, difficulty)
+
+
+def _distinct(split: str, count: int, seed: int, difficulty: _Difficulty) -> tuple[Problem, ...]:
+    """The first ``count`` different problems of a split."""
+    found: dict[str, Problem] = {}
+    repeats = 0
+    for numbers, target, _, identity in _draws(split, seed, difficulty):
+        if len(found) == count:
+            break
+        repeats = repeats + 1 if identity in found else 0
+        if repeats > _MAX_DRAWS:
+            raise _exhausted(len(numbers), difficulty)
+        found.setdefault(identity, _problem(numbers, target))
+    return tuple(found.values())
+
+
+def _exhausted(size: int, difficulty: _Difficulty) -> ValueError:
+    return ValueError(
+        f"there are not enough different problems with {size} numbers for "
+        f"numbers={difficulty.numbers}, targets={difficulty.targets} and "
+        f"response_tokens={difficulty.response_tokens}; widen them or ask for fewer problems"
+    )
+
+
+def _pairs(draws: Iterable[tuple[list[int], int, str, str]]) -> Iterator[tuple[str, str]]:
+    for numbers, target, solution, _ in draws:
+        yield _prompt(numbers, target), solution

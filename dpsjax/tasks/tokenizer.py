@@ -1,0 +1,73 @@
+"""A character tokenizer for tasks with a small alphabet."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import SupportsIndex
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+_NUM_SPECIAL = 3
+
+
+@dataclass(frozen=True)
+class CharTokenizer:
+    """One token per character of ``alphabet``, after three special ids.
+
+    Ids are fixed by the alphabet alone: padding 0, end of sequence 1, beginning of sequence 2,
+    then the characters in order.
+
+    >>> tokenizer = CharTokenizer("0123456789+")
+    >>> tokenizer.encode("1+2")
+    [4, 13, 5]
+    >>> tokenizer.decode([4, 13, 5, tokenizer.eos_id, 4])
+    '1+2'
+    """
+
+    alphabet: str
+
+    pad_id: int = field(default=0, init=False)
+    eos_id: int = field(default=1, init=False)
+    bos_id: int = field(default=2, init=False)
+
+    def __post_init__(self):
+        if len(set(self.alphabet)) != len(self.alphabet) or not self.alphabet:
+            raise ValueError(
+                f"alphabet must hold at least one character and none twice, got {self.alphabet!r}"
+            )
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the special ones included."""
+        return _NUM_SPECIAL + len(self.alphabet)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the characters of ``text``; no special id is added.
+
+        Raises:
+            ValueError: a character is not in the alphabet.
+        """
+        ids = [self.alphabet.find(character) for character in text]
+        if -1 in ids:
+            position = ids.index(-1)
+            raise ValueError(
+                f"text has {text[position]!r} at position {position}, which is not in the "
+                f"tokenizer's alphabet {self.alphabet!r}; remove it or use a larger alphabet"
+            )
+        return [index + _NUM_SPECIAL for index in ids]
+
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        """Text of ``ids`` up to the first end of sequence; never raises on their values.
+
+        Padding and beginning-of-sequence ids are dropped in front (prompts are left padded).
+        Anywhere else they become U+FFFD, as do ids outside the vocabulary, so that a verifier
+        sees that something else than text was sampled.
+        """
+        characters: list[str] = []
+        for raw in ids:
+            index = raw.__index__()
+            if index == self.eos_id:
+                break
+            if _NUM_SPECIAL <= index < self.vocab_size:
+                characters.append(self.alphabet[index - _NUM_SPECIAL])
+            elif characters or index not in (self.pad_id, self.bos_id):
+                characters.append(UNKNOWN)
+        return "".join(characters)
