@@ -1,0 +1,172 @@
+"""The batch of rollouts an update consumes, and its static division into smaller batches."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dpsjax.types import Array, Bool, Float
+
+
+class RolloutBatch(NamedTuple):
+    """Rollouts of B prompts, G each; every field leads with the prompt axis.
+
+    A row takes part in the loss if it is no padding, is accepted and is informative; a rollout
+    if it also has a token under ``mask``.
+
+    Attributes:
+        index: Prompt id, -1 for a row of padding. int32[B].
+        prompt: Prompt tokens, left padded. int32[B, P].
+        prompt_mask: Which of them are real. bool[B, P].
+        tokens: Response tokens. int32[B, G, T].
+        mask: Which of them were generated. bool[B, G, T].
+        log_probs: Log-probabilities recorded while sampling. float32[B, G, T].
+        advantages: Advantage of each rollout. float32[B, G].
+        informative: Whether the group's rewards differ. bool[B].
+        accept: Whether the selector lets the loss see the group. bool[B].
+        weight: The group's weight in the numerator of the loss. float32[B].
+    """
+
+    index: Array
+    prompt: Array
+    prompt_mask: Array
+    tokens: Array
+    mask: Array
+    log_probs: Array
+    advantages: Array
+    informative: Array
+    accept: Array
+    weight: Array
+
+
+class MicroBatch(NamedTuple):
+    """What one forward and backward pass needs; ``b`` prompts with ``g`` rollouts each.
+
+    Attributes:
+        prompt: int32[b, P].
+        prompt_mask: bool[b, P].
+        tokens: int32[b, g, T].
+        mask: Generated tokens of real rows. bool[b, g, T].
+        sampler_log_probs: float32[b, g, T].
+        advantages: float32[b, g].
+        token_weights: float32[b, g, T].
+        old_log_probs: Before the update, or None where they are those of this very pass.
+            float32[b, g, T].
+        reference_log_probs: float32[b, g, T], or None without a reference.
+    """
+
+    prompt: Array
+    prompt_mask: Array
+    tokens: Array
+    mask: Array
+    sampler_log_probs: Array
+    advantages: Array
+    token_weights: Array
+    old_log_probs: Array | None = None
+    reference_log_probs: Array | None = None
+
+
+def split_rows(tree, size: int):
+    """Divide the leading axis into batches of ``size`` rows, every field ``[M, size, ...]``.
+
+    Batch ``m`` takes the rows ``m, m + M, m + 2M, ...``: where the rows are sharded in
+    contiguous blocks, every device keeps an equal share of every small batch and no row moves.
+
+    Args:
+        tree: Pytree of arrays with one leading length.
+        size: Rows of each small batch; must divide that length.
+
+    Returns:
+        The tree with leading axes ``[M, size]``.
+
+    >>> split_rows(jnp.arange(6), 2).tolist()
+    [[0, 3], [1, 4], [2, 5]]
+    """
+    return jax.tree.map(
+        lambda x: jnp.swapaxes(x.reshape(size, x.shape[0] // size, *x.shape[1:]), 0, 1), tree
+    )
+
+
+def join_rows(tree):
+    """Undo :func:`split_rows`: ``[M, size, ...]`` back to ``[M * size, ...]`` in row order.
+
+    Args:
+        tree: Pytree of arrays with leading axes ``[M, size]``.
+
+    Returns:
+        The tree with one leading axis.
+
+    >>> join_rows(split_rows(jnp.arange(6), 2)).tolist()
+    [0, 1, 2, 3, 4, 5]
+    """
+    return jax.tree.map(
+        lambda x: jnp.swapaxes(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree
+    )
+
+
+def split_micro(batch: MicroBatch, sequences: int | None) -> MicroBatch:
+    """Divide a mini-batch into micro-batches, every field ``[M, b, ...]``.
+
+    Args:
+        batch: The mini-batch, fields ``[B, ...]`` and ``[B, G, ...]``.
+        sequences: Sequences of a micro-batch: a multiple of G (whole groups) or a divisor of
+            it (a group is divided and its prompt repeated); None keeps the mini-batch whole.
+
+    Returns:
+        The same batch with a leading axis of micro-batches.
+
+    Raises:
+        ValueError: The sizes do not divide.
+    """
+    prompts, group = batch.tokens.shape[:2]
+    sequences = prompts * group if sequences is None else sequences
+    if sequences % group == 0 and prompts % (sequences // group) == 0:
+        return split_rows(batch, sequences // group)
+    if group % sequences != 0:
+        raise ValueError(
+            f"micro_batch={sequences} sequences does not divide a mini-batch of {prompts} prompts "
+            f"x {group} rollouts: use a divisor of {group}, or {group} times a divisor of {prompts}"
+        )
+    parts = group // sequences
+
+    def per_prompt(x: Array) -> Array:
+        return jnp.repeat(x, parts, axis=0)[:, None]
+
+    def per_rollout(x: Array) -> Array:
+        return x.reshape(prompts * parts, 1, sequences, *x.shape[2:])
+
+    repeated = {"prompt": per_prompt(batch.prompt), "prompt_mask": per_prompt(batch.prompt_mask)}
+    return jax.tree.map(per_rollout, batch._replace(prompt=None, prompt_mask=None))._replace(
+        **repeated
+    )
+
+
+def join_micro(values: Array, batch_shape: tuple[int, ...]) -> Array:
+    """Put per-token values of micro-batches ``[M, b, g, T]`` back to ``[B, G, T]``."""
+    whole_groups = values.shape[2] == batch_shape[1]
+    return join_rows(values) if whole_groups else values.reshape(batch_shape)
+
+
+def numerator_weight(batch: RolloutBatch) -> Float[Array, "B"]:
+    """Weight of each row in the loss: 0 for padding, vetoed and uninformative rows.
+
+    Args:
+        batch: The rollouts.
+
+    Returns:
+        float32[B].
+    """
+    used = (batch.index >= 0) & batch.accept & batch.informative
+    return jnp.where(used, batch.weight, 0)
+
+
+def valid_tokens(batch: RolloutBatch) -> Bool[Array, "B G T"]:
+    """Generated tokens of the rows that are no padding.
+
+    Args:
+        batch: The rollouts.
+
+    Returns:
+        bool[B, G, T].
+    """
+    return batch.mask & (batch.index >= 0)[:, None, None]
