@@ -12,9 +12,10 @@ Every problem comes from a random expression over all of its numbers, hence is s
 import functools
 import hashlib
 import importlib.resources
+import itertools
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,7 +193,8 @@ def warm_start(
         ValueError: a setting is out of range.
     """
     difficulty = _Difficulty(tuple(sizes), tuple(weights), numbers, targets, response_tokens)
-    return _pairs(_draws("warm", seed, difficulty))
+    draws = _draws("warm", seed, difficulty, distinct=False)
+    return ((_prompt(numbers, target), solution) for numbers, target, solution in draws)
 
 
 def read_problems(path: str | Path) -> tuple[Problem, ...]:
@@ -252,12 +254,13 @@ def _split(identity: str) -> str:
 
 
 def _draws(
-    split: str, seed: int, difficulty: _Difficulty
-) -> Iterator[tuple[list[int], int, str, str]]:
-    """Endless (numbers, target, solution, identity) of one split; they may repeat."""
+    split: str, seed: int, difficulty: _Difficulty, distinct: bool
+) -> Iterator[tuple[list[int], int, str]]:
+    """Endless (numbers, target, solution) of one split, the sizes at their weights."""
     rng = random.Random(f"countdown {split} {seed}")
     first, last = difficulty.numbers
     low, high = difficulty.targets
+    seen: set[str] = set()
     while True:
         size = rng.choices(difficulty.sizes, difficulty.weights)[0]
         for _ in range(_MAX_DRAWS):
@@ -266,11 +269,13 @@ def _draws(
             if not low <= tree.value <= high:
                 continue
             identity = _identity(numbers, tree.value)
-            if _split(identity) != split:
+            if identity in seen or _split(identity) != split:
                 continue
             solution = write(tree)
             if len(solution) < difficulty.response_tokens:  # the end of sequence needs one too
-                yield numbers, tree.value, solution, identity
+                if distinct:
+                    seen.add(identity)
+                yield numbers, tree.value, solution
                 break
         else:
             raise _exhausted(size, difficulty)
@@ -278,16 +283,8 @@ def _draws(
 
 def _distinct(split: str, count: int, seed: int, difficulty: _Difficulty) -> tuple[Problem, ...]:
     """The first ``count`` different problems of a split."""
-    found: dict[str, Problem] = {}
-    repeats = 0
-    for numbers, target, _, identity in _draws(split, seed, difficulty):
-        if len(found) == count:
-            break
-        repeats = repeats + 1 if identity in found else 0
-        if repeats > _MAX_DRAWS:
-            raise _exhausted(len(numbers), difficulty)
-        found.setdefault(identity, _problem(numbers, target))
-    return tuple(found.values())
+    draws = itertools.islice(_draws(split, seed, difficulty, distinct=True), count)
+    return tuple(_problem(numbers, target) for numbers, target, _ in draws)
 
 
 def _exhausted(size: int, difficulty: _Difficulty) -> ValueError:
@@ -296,8 +293,3 @@ def _exhausted(size: int, difficulty: _Difficulty) -> ValueError:
         f"numbers={difficulty.numbers}, targets={difficulty.targets} and "
         f"response_tokens={difficulty.response_tokens}; widen them or ask for fewer problems"
     )
-
-
-def _pairs(draws: Iterable[tuple[list[int], int, str, str]]) -> Iterator[tuple[str, str]]:
-    for numbers, target, solution, _ in draws:
-        yield _prompt(numbers, target), solution
