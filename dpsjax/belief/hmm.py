@@ -1,0 +1,374 @@
+"""The prompt filter of Dynamics-Predictive Sampling (arXiv 2603.10887, section 4).
+
+Each prompt is a hidden Markov chain over ``K`` solve states (for ``K = 3``: unsolved, partial,
+solved). Rolling a prompt out reveals its state; otherwise nothing is seen. The transition matrix
+is column-stochastic, ``transition[i, j] = P(next = i | now = j)``, with an independent Dirichlet
+belief per column whose counts forget exponentially.
+
+One step, for every prompt (``decay`` is the paper's lambda, ``alpha0`` the prior counts):
+
+1. posterior: one-hot at the revealed state, or the prior where nothing was seen;
+2. expected transition counts of the step, only where a state was seen,
+   ``xi[i, j] ~ posterior[i] transition[i, j] previous_posterior[j]``, summing to 1;
+3. ``alpha <- decay alpha + (1 - decay) alpha0 + xi``;
+4. next prior: ``transition(alpha) @ posterior``.
+
+Two facts make it fast without changing a number. Counts only move towards ``alpha0`` while a
+prompt is unseen, so ``alpha = alpha0 + decay**age * excess`` in closed form, and ``excess`` is
+written for the observed rows alone. And the prior follows from the posterior, so it is not stored:
+a prompt costs ``K + K*K`` floats and one integer. Arrays have the prompt axis last, so lanes are
+prompts; every formula below works for one prompt (``[K]``) and for all (``[K, N]``) alike.
+
+An observation to which the prior gives probability 0 (``prior_alpha="local"``, from solved to
+unsolved) is believed as it is and adds no counts: no transition of the model explains it.
+"""
+
+import functools
+import operator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dpsjax import checks
+from dpsjax.belief import rows
+from dpsjax.types import Array, Float, Int
+
+UNSOLVED, PARTIAL, SOLVED = 0, 1, 2
+
+# Cuts of the success rate, each (numerator, denominator, whether the cut itself lies above).
+# A prompt's state is the number of cuts below its rate. Released evaluation code of DPS.
+PARTITIONS: dict[int, tuple[tuple[int, int, bool], ...]] = {
+    3: ((0, 1, False), (1, 1, True)),
+    5: ((0, 1, False), (1, 3, True), (2, 3, False), (1, 1, True)),
+    7: ((0, 1, False), (1, 5, True), (2, 5, True), (3, 5, False), (4, 5, False), (1, 1, True)),
+}
+
+
+class Params(NamedTuple):
+    """Hyperparameters: a pytree of arrays, so that a sweep is a ``vmap``."""
+
+    alpha: Float[Array, "K K"]  # prior counts; column j holds the moves from state j
+    pi: Float[Array, "K"]  # belief about a prompt before the first step
+    decay: Float[Array, ""]  # lambda: 1 never forgets, 0 forgets at once
+
+
+class Belief(NamedTuple):
+    """What is believed of N prompts. Donate it to a jitted update: it is updated in place."""
+
+    posterior: Float[Array, "K N"]  # of the last finished step
+    excess: Float[Array, "K K N"]  # counts above the prior when the prompt was last seen
+    last: Int[Array, "N"]  # step at which the prompt was last seen
+    step: Int[Array, ""]  # finished steps
+
+
+def prior_counts(name: str, num_states: int) -> np.ndarray:
+    """The named prior counts of the released code, for any number of states.
+
+    ``"uniform"`` is 1 everywhere; ``"progress"`` halves moves to lower states; ``"stability"``
+    halves all moves; ``"local"`` forbids moves by more than one state.
+
+    Args:
+        name: one of the four.
+        num_states: K.
+
+    Returns:
+        float64[K, K], column j = from state j.
+
+    Raises:
+        ValueError: for another name.
+    """
+    to, source = np.indices((num_states, num_states))
+    if name == "uniform":
+        return np.ones((num_states, num_states))
+    if name == "progress":
+        return np.where(to >= source, 1.0, 0.5)
+    if name == "stability":
+        return np.where(to == source, 1.0, 0.5)
+    if name == "local":
+        return np.where(abs(to - source) <= 1, 1.0, 0.0)
+    raise ValueError(
+        f"prior_alpha={name!r} is not known: use 'uniform', 'progress', 'stability', 'local', "
+        "a number, or a [K, K] array"
+    )
+
+
+def params(num_states: int = 3, decay=0.5, prior_alpha=1.0, prior_pi=None) -> Params:
+    """Build the hyperparameters.
+
+    Args:
+        num_states: K, at least 2. Ignored if ``prior_alpha`` is a matrix.
+        decay: lambda in [0, 1]; may be traced. The paper uses 0.5 and 0.7.
+        prior_alpha: a number (every count), a name (see :func:`prior_counts`), or [K, K] with
+            column j = from state j; zero entries forbid a move.
+        prior_pi: [K] belief before the first step, uniform if not given.
+
+    Returns:
+        the parameters, in the default float type.
+
+    Raises:
+        ValueError: for a decay outside [0, 1], a negative, infinite or all-zero column of counts,
+            or a belief that is not a probability vector.
+    """
+    dtype = jnp.result_type(float)
+    if isinstance(prior_alpha, str):
+        prior_alpha = prior_counts(prior_alpha, num_states)
+    alpha = jnp.asarray(prior_alpha, dtype)
+    if alpha.ndim == 0:
+        alpha = jnp.broadcast_to(alpha, (num_states, num_states))
+    if alpha.ndim != 2 or alpha.shape[0] != alpha.shape[1] or alpha.shape[0] < 2:
+        raise ValueError(
+            f"prior_alpha must be a number, a name or [K, K] with K >= 2, got shape {alpha.shape}"
+        )
+    num_states = alpha.shape[0]
+    pi = jnp.full(num_states, 1 / num_states, dtype) if prior_pi is None else prior_pi
+    pi = jnp.asarray(pi, dtype)
+    if pi.shape != (num_states,):
+        raise ValueError(f"prior_pi must have shape ({num_states},), got {pi.shape}")
+    decay = jnp.asarray(decay, dtype)
+    if decay.ndim != 0:
+        raise ValueError(f"decay must be a number, got shape {decay.shape}: vmap over it")
+    checks.require((decay >= 0) & (decay <= 1), "decay must lie in [0, 1], got {decay}", decay=decay)
+    checks.require(
+        jnp.isfinite(alpha) & (alpha >= 0), "prior_alpha must be finite and not negative"
+    )
+    checks.require(
+        alpha.sum(0) > 0,
+        "every column of prior_alpha needs a positive entry; column sums are {sums}",
+        sums=alpha.sum(0),
+    )
+    checks.require(
+        (pi >= 0) & (jnp.abs(pi.sum() - 1) < 1e-5),
+        "prior_pi must be a probability vector, got {pi}",
+        pi=pi,
+    )
+    return Params(alpha, pi, decay)
+
+
+def init(params: Params, num_prompts: int) -> Belief:
+    """The belief before the first step.
+
+    Args:
+        params: K states.
+        num_prompts: N, at least 1.
+
+    Returns:
+        the belief: every prompt at ``params.pi``, no counts above the prior.
+
+    Raises:
+        ValueError: if there is no prompt.
+    """
+    if num_prompts < 1:
+        raise ValueError(f"num_prompts must be at least 1, got {num_prompts}")
+    num_states, dtype = params.pi.shape[0], params.pi.dtype
+    return Belief(
+        posterior=jnp.broadcast_to(params.pi[:, None], (num_states, num_prompts)),
+        excess=jnp.zeros((num_states, num_states, num_prompts), dtype),
+        last=jnp.zeros(num_prompts, jnp.int32),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def _total(terms):
+    return functools.reduce(operator.add, terms)
+
+
+def _retained(decay, age):
+    """decay**age for age >= 0, with 0**0 = 1; `exp` vectorises where `pow` does not."""
+    kept = jnp.exp(age.astype(decay.dtype) * jnp.log(decay))
+    return jnp.where(age <= 0, jnp.ones_like(kept), kept)
+
+
+def _counts(params, excess, retained):
+    """alpha[i][j] for one prompt or, with a trailing prompt axis, for all of them."""
+    states = range(params.pi.shape[0])
+    return [[params.alpha[i, j] + retained * excess[i, j] for j in states] for i in states]
+
+
+def _predict(params, posterior, excess, age):
+    """Lanes of ``transition(alpha) @ posterior``, normalised so that rounding never adds up."""
+    states = range(params.pi.shape[0])
+    alpha = _counts(params, excess, _retained(params.decay, age))
+    share = [posterior[j] / _total(alpha[i][j] for i in states) for j in states]
+    ahead = [_total(alpha[i][j] * share[j] for j in states) for i in states]
+    mass = _total(ahead)
+    return [lane / mass for lane in ahead]
+
+
+def _transition_counts(params, posterior, excess, age, one_hot):
+    """xi of step 2: lanes [i][j]; all zero where the model forbids what was seen."""
+    states = range(params.pi.shape[0])
+    alpha = _counts(params, excess, _retained(params.decay, age))
+    share = [posterior[j] / _total(alpha[i][j] for i in states) for j in states]
+    joint = [[one_hot[i] * alpha[i][j] * share[j] for j in states] for i in states]
+    mass = _total(_total(row) for row in joint)
+    possible = mass > 0
+    scale = jnp.where(possible, 1 / jnp.where(possible, mass, jnp.ones_like(mass)), 0)
+    return jnp.stack([jnp.stack([cell * scale for cell in row]) for row in joint])
+
+
+def prior(params: Params, belief: Belief) -> Float[Array, "K N"]:
+    """P(next state | everything seen): what selection ranks (paper: mu^prior of the next step).
+
+    Args:
+        params: the hyperparameters.
+        belief: N prompts.
+
+    Returns:
+        [K, N], columns sum to 1. Before the first step it is ``params.pi``.
+    """
+    ahead = jnp.stack(
+        _predict(params, belief.posterior, belief.excess, belief.step - belief.last)
+    )
+    return jnp.where(belief.step == 0, belief.posterior, ahead)
+
+
+def posterior(params: Params, belief: Belief) -> Float[Array, "K N"]:
+    """P(state of the last step | everything seen) (paper: mu^post)."""
+    del params
+    return belief.posterior
+
+
+def alpha(params: Params, belief: Belief) -> Float[Array, "K K N"]:
+    """Dirichlet counts now; ``alpha[i, j]`` belongs to the move from state j to state i."""
+    retained = _retained(params.decay, belief.step - belief.last)
+    return params.alpha[:, :, None] + retained[None, None] * belief.excess
+
+
+def merge_states(
+    index: Int[Array, "B"], state: Int[Array, "B"], num_states: int
+) -> tuple[Int[Array, "B"], Int[Array, "B"]]:
+    """One row per prompt: repeats become padding, their states are pooled into the first row.
+
+    Equal states stay. Different ones mean that some rollouts passed and some failed, so the pooled
+    state is their mean, kept strictly between the lowest and the highest state (for K = 3:
+    partial; for K = 2: state 1, which is partial there).
+
+    Args:
+        index: prompt ids, -1 is padding.
+        state: solve states.
+        num_states: K.
+
+    Returns:
+        ``(index, state)`` of the same length.
+    """
+    first, (total, rows_of, squares) = rows.merge_duplicates(
+        index, state, jnp.ones_like(state), state * state
+    )
+    rows_of = jnp.maximum(rows_of, 1)
+    same = total * total == rows_of * squares  # Cauchy-Schwarz: equality only if all are equal
+    mean = jnp.round(total / rows_of).astype(jnp.int32)
+    mixed = jnp.clip(mean, 1, max(num_states - 2, 1))
+    return jnp.where(first, index, -1), jnp.where(same, state, mixed)
+
+
+def update(
+    params: Params, belief: Belief, index: Int[Array, "B"], state: Int[Array, "B"]
+) -> Belief:
+    """One training step: decay, observe ``B`` prompts, predict all ``N``.
+
+    Args:
+        params: the hyperparameters.
+        belief: N prompts; donate it under ``jit``.
+        index: which prompts were rolled out. -1 is padding. Repeated ids are merged
+            (:func:`merge_states`).
+        state: their states, 0..K-1.
+
+    Returns:
+        the belief after the step.
+
+    Raises:
+        TypeError: if ``index`` or ``state`` does not hold integers.
+        ValueError: for an id outside [-1, N), a state outside [0, K) or unequal lengths. Under
+            ``jit`` these are ``checkify`` errors, and without ``checkify`` such rows are dropped.
+    """
+    num_states, num_prompts = belief.posterior.shape
+    index = checks.integer_vector("index", index)
+    state = checks.integer_vector("state", state, length=index.shape[0])
+    checks.require(
+        (index >= -1) & (index < num_prompts),
+        f"index must lie in [0, {num_prompts}), or be -1 for padding; got {{index}}",
+        index=index,
+    )
+    checks.require(
+        (index < 0) | ((state >= 0) & (state < num_states)),
+        f"state must lie in [0, {num_states}), got {{state}}",
+        state=state,
+    )
+    known = (index < num_prompts) & (state >= 0) & (state < num_states)
+    index, state = merge_states(jnp.where(known, index, -1), state, num_states)
+
+    source, target = rows.gather_index(index), rows.scatter_index(index, num_prompts)
+    one_hot = (jnp.arange(num_states, dtype=jnp.int32)[:, None] == state[None]).astype(
+        belief.posterior.dtype
+    )
+    age = belief.step - belief.last[source]
+    seen = belief.excess[:, :, source]
+    counts = _transition_counts(params, belief.posterior[:, source], seen, age, one_hot)
+    renewed = (params.decay * _retained(params.decay, age))[None, None] * seen + counts
+
+    # The barrier orders these reads before the writes below, so that a donated belief is
+    # rewritten in place; without it the compiler copies the pool.
+    renewed, excess, last = jax.lax.optimization_barrier((renewed, belief.excess, belief.last))
+    excess = excess.at[:, :, target].set(renewed, mode="drop")
+    last = last.at[target].set(belief.step + 1, mode="drop")
+    moved = prior(params, Belief(belief.posterior, excess, last, belief.step))
+    return Belief(
+        posterior=moved.at[:, target].set(one_hot, mode="drop"),
+        excess=excess,
+        last=last,
+        step=belief.step + 1,
+    )
+
+
+def solve_state(
+    passes: Int[Array, "B"], trials: Int[Array, "B"], num_states: int = 3
+) -> Int[Array, "B"]:
+    """The state that a group of rollouts reveals, in exact integer arithmetic.
+
+    Args:
+        passes: rollouts that passed.
+        trials: rollouts made.
+        num_states: 3: none, some, all. 5 and 7: finer cuts of the success rate
+            (:data:`PARTITIONS`). 2: 0 where the group agrees (none or all), 1 where it is mixed.
+
+    Returns:
+        int32[B] in 0..K-1; -1 where ``trials`` is 0, for nothing was seen.
+
+    Raises:
+        ValueError: for another number of states, or counts that are not 0 <= passes <= trials.
+    """
+    passes = checks.integer_vector("passes", passes)
+    trials = checks.integer_vector("trials", trials, length=passes.shape[0])
+    checks.require(
+        (passes >= 0) & (passes <= trials), "passes must lie in [0, trials], got {passes}",
+        passes=passes,
+    )
+    if num_states == 2:
+        state = ((passes > 0) & (passes < trials)).astype(jnp.int32)
+    elif num_states in PARTITIONS:
+        state = partition_state(passes, trials, PARTITIONS[num_states])
+    else:
+        raise ValueError(f"num_states must be 2, 3, 5 or 7, got {num_states}: see partition_state")
+    return jnp.where(trials > 0, state, -1)
+
+
+def partition_state(
+    passes: Int[Array, "B"], trials: Int[Array, "B"], cuts: tuple[tuple[int, int, bool], ...]
+) -> Int[Array, "B"]:
+    """The number of cuts below each success rate; your own partition as data.
+
+    Args:
+        passes: rollouts that passed.
+        trials: rollouts made.
+        cuts: K - 1 rising cuts as ``(numerator, denominator, whether the cut lies above)``.
+
+    Returns:
+        int32[B] in 0..K-1.
+    """
+    below = []
+    for numerator, denominator, closed in cuts:
+        excess = passes * denominator - numerator * trials
+        below.append((excess >= 0 if closed else excess > 0).astype(jnp.int32))
+    return _total(below)

@@ -1,0 +1,63 @@
+"""Input checks that speak: an exception outside ``jit``, a ``checkify`` error inside.
+
+A check on concrete values raises ``ValueError`` at once. On traced values it becomes a
+``checkify.debug_check``: it costs nothing in an ordinary ``jit``, and is enforced when the caller
+wraps the function in ``jax.experimental.checkify.checkify``.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import checkify
+
+from dpsjax.types import Array
+
+
+def is_concrete(*values) -> bool:
+    """Whether every value can be read now, that is, none is being traced."""
+    return not any(isinstance(value, jax.core.Tracer) for value in values)
+
+
+def require(condition, message: str, **values) -> None:
+    """Demand that ``condition`` holds everywhere.
+
+    Args:
+        condition: boolean scalar or array, concrete or traced.
+        message: what is wrong and what to do; ``{name}`` fields are filled from ``values``.
+        **values: shown in the message, concrete or traced.
+
+    Raises:
+        ValueError: if the condition is concrete and false anywhere.
+    """
+    if is_concrete(condition, *values.values()):
+        if not np.all(condition):
+            shown = {name: np.asarray(value).tolist() for name, value in values.items()}
+            raise ValueError(message.format(**shown))
+        return
+    checkify.debug_check(
+        jnp.all(condition), message, **{name: jnp.asarray(v) for name, v in values.items()}
+    )
+
+
+def integer_vector(name: str, value, length: int | None = None) -> Array:
+    """Return ``value`` as an int32 vector.
+
+    Args:
+        name: the argument's name, for the message.
+        value: an array or sequence of integers.
+        length: the length it must have, if any.
+
+    Raises:
+        TypeError: if it does not hold integers.
+        ValueError: if it is not a vector, or has another length.
+    """
+    array = value if isinstance(value, jax.Array | np.ndarray) else np.asarray(value)
+    if array.size == 0 and not np.issubdtype(array.dtype, np.integer):
+        array = np.zeros(array.shape, np.int32)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"{name} must hold integers, got {array.dtype}: cast it to int32")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be a vector [B], got shape {array.shape}")
+    if length is not None and array.shape[0] != length:
+        raise ValueError(f"{name} must have length {length}, got {array.shape[0]}")
+    return jnp.asarray(array, dtype=jnp.int32)
