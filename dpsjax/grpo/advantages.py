@@ -6,7 +6,8 @@ about which answer was better: they get exactly zero and are marked, so the loss
 out of its numerator and of its denominator.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -25,12 +26,8 @@ class Advantages(NamedTuple):
     informative: Array
 
 
-class AdvantageFunction(Protocol):
-    """Rewards float[B, G] and validity bool[B, G] to :class:`Advantages`."""
-
-    def __call__(self, rewards: Array, valid: Array, /) -> Advantages:
-        """Estimate the advantages."""
-        ...
+# (rewards float[B, G], valid bool[B, G]) -> Advantages
+AdvantageFunction = Callable[[Array, Array], Advantages]
 
 
 def group_normalized(

@@ -10,7 +10,7 @@ of weight 0 contributes nothing to it.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +20,13 @@ from dpsjax.types import Array, Bool, Float
 # exp(20) is about 5e8: far beyond any clip, and still finite in float32.
 MAX_LOG_RATIO = 20.0
 
+# (log_probs float[S, T], reference float[S, T]) -> float[S, T]
 KLEstimator = Callable[[Array, Array], Array]
 
-
-class Aggregation(Protocol):
-    """``(mask bool[S, T], counted bool[S]) -> float32[S, T]``: the weight of each token.
-
-    ``counted`` names the sequences that enter the denominator. The weights of all tokens under
-    the mask are set, also of sequences that are not counted: multiply by a float[S] to remove
-    sequences from the numerator.
-    """
-
-    def __call__(self, mask: Array, counted: Array, /) -> Array:
-        """Weigh the tokens."""
-        ...
+# (mask bool[S, T], counted bool[S]) -> token weights float32[S, T]. `counted` names the sequences
+# of the denominator. Tokens of the others get their weight too: multiply by a float[S] to take
+# sequences out of the numerator.
+Aggregation = Callable[[Array, Array], Array]
 
 
 class LossMetrics(NamedTuple):
@@ -214,7 +207,7 @@ def policy_loss(
         sampler_log_probs: As recorded while sampling, float[S, T].
         advantages: float[S].
         mask: Generated tokens, bool[S, T]; what the others hold is never read.
-        token_weights: From an :class:`Aggregation` over the *whole* mini-batch, float[S, T].
+        token_weights: From an ``Aggregation`` over the *whole* mini-batch, float[S, T].
         entropy: Entropy of each token's distribution, nats, float[S, T].
         reference_log_probs: Under the reference policy, float[S, T].
         clip_low: Distance of the lower clip from 1.

@@ -45,7 +45,7 @@ def make_optimizer(
     Returns:
         The optax transformation.
     """
-    return optax.chain(
+    chained = optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         optax.adamw(
             config.learning_rate if schedule is None else schedule,
@@ -53,3 +53,10 @@ def make_optimizer(
             mask=decays,
         ),
     )
+
+    def update(updates, state, params=None):
+        # Adam raises a float to its int32 step count, which strict promotion refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            return chained.update(updates, state, params)
+
+    return optax.GradientTransformation(chained.init, update)

@@ -1,16 +1,17 @@
 """The update: one batch of rollouts in, new parameters out. Pure, static shapes, one trace.
 
-It knows no model: the policy enters as a :class:`LogProbFunction`. Every mini-batch is one
+It knows no model: the policy enters as a ``LogProbFunction``. Every mini-batch is one
 optimizer step; its gradient is the sum over micro-batches, each weighed with the denominators of
 the whole mini-batch, so that the division into micro-batches changes rounding alone.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dpsjax.grpo import batch as batches
@@ -19,26 +20,10 @@ from dpsjax.grpo.batch import MicroBatch, RolloutBatch
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.types import Array, PyTree
 
-
-class LogProbFunction(Protocol):
-    """Log-probabilities of responses, group by group.
-
-    ``(params, prompt int32[b, P], prompt_mask bool[b, P], tokens int32[b, g, T],
-    mask bool[b, g, T]) -> (log_probs float32[b, g, T], entropy float32[b, g, T])``.
-    A prompt comes once for its ``g`` responses, so that the policy can compute it once.
-    """
-
-    def __call__(
-        self,
-        params: PyTree,
-        prompt: Array,
-        prompt_mask: Array,
-        tokens: Array,
-        mask: Array,
-        /,
-    ) -> tuple[Array, Array]:
-        """Evaluate the policy."""
-        ...
+# (params, prompt int32[b, P], prompt_mask bool[b, P], tokens int32[b, g, T], mask bool[b, g, T])
+# -> (log_probs float32[b, g, T], entropy float32[b, g, T]). A prompt comes once for its g
+# responses, so that the policy can compute it once.
+LogProbFunction = Callable[[PyTree, Array, Array, Array, Array], tuple[Array, Array]]
 
 
 class UpdateMetrics(NamedTuple):
@@ -194,12 +179,13 @@ def _make_step(config, log_prob_fn, optimizer, variant):
 
         # At least float32, whatever the parameters are: sums of many small gradients.
         zeros = jax.tree.map(
-            lambda p: jnp.zeros_like(p, dtype=jnp.promote_types(p.dtype, jnp.float32)), params
+            lambda p: jnp.zeros_like(p, dtype=np.promote_types(p.dtype, np.float32)), params
         )
         start = (jnp.zeros((), jnp.float32), zeros)
         (loss, grads), sums = jax.lax.scan(accumulate, start, micro)
         sums = losses.merge(sums)
         norm = optax.global_norm(grads)
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
         updates, new_state = optimizer.update(grads, opt_state, params)
         nonfinite = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
         empty = sums.trained_tokens == 0
