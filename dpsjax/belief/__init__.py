@@ -1,0 +1,1 @@
+"""One-prompt filters: pure numerics that know no selector."""

@@ -129,7 +129,9 @@ def params(num_states: int = 3, decay=0.5, prior_alpha=1.0, prior_pi=None) -> Pa
     decay = jnp.asarray(decay, dtype)
     if decay.ndim != 0:
         raise ValueError(f"decay must be a number, got shape {decay.shape}: vmap over it")
-    checks.require((decay >= 0) & (decay <= 1), "decay must lie in [0, 1], got {decay}", decay=decay)
+    checks.require(
+        (decay >= 0) & (decay <= 1), "decay must lie in [0, 1], got {decay}", decay=decay
+    )
     checks.require(
         jnp.isfinite(alpha) & (alpha >= 0), "prior_alpha must be finite and not negative"
     )
@@ -197,7 +199,7 @@ def _predict(params, posterior, excess, age):
 
 
 def _transition_counts(params, posterior, excess, age, one_hot):
-    """xi of step 2: lanes [i][j]; all zero where the model forbids what was seen."""
+    """Step 2, xi: lanes [i][j]; all zero where the model forbids what was seen."""
     states = range(params.pi.shape[0])
     alpha = _counts(params, excess, _retained(params.decay, age))
     share = [posterior[j] / _total(alpha[i][j] for i in states) for j in states]
@@ -218,9 +220,7 @@ def prior(params: Params, belief: Belief) -> Float[Array, "K N"]:
     Returns:
         [K, N], columns sum to 1. Before the first step it is ``params.pi``.
     """
-    ahead = jnp.stack(
-        _predict(params, belief.posterior, belief.excess, belief.step - belief.last)
-    )
+    ahead = jnp.stack(_predict(params, belief.posterior, belief.excess, belief.step - belief.last))
     return jnp.where(belief.step == 0, belief.posterior, ahead)
 
 
@@ -342,7 +342,8 @@ def solve_state(
     passes = checks.integer_vector("passes", passes)
     trials = checks.integer_vector("trials", trials, length=passes.shape[0])
     checks.require(
-        (passes >= 0) & (passes <= trials), "passes must lie in [0, trials], got {passes}",
+        (passes >= 0) & (passes <= trials),
+        "passes must lie in [0, trials], got {passes}",
         passes=passes,
     )
     if num_states == 2:

@@ -1,0 +1,12 @@
+"""dpsjax: vectorized Bayesian curricula for RL finetuning in JAX.
+
+The curriculum is part of the train state: what is believed about every prompt is a pytree of
+arrays that lives beside the parameters.
+"""
+
+from dpsjax import selectors
+from dpsjax.belief import hmm
+from dpsjax.selectors import Batch, Selector, chain, observe, select
+
+__version__ = "0.1.0"
+__all__ = ["Batch", "Selector", "chain", "hmm", "observe", "select", "selectors"]

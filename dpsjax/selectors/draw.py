@@ -1,0 +1,107 @@
+"""From scores to a batch: the B best rows, equals drawn at random, on one device or many.
+
+The order is total, so the result does not depend on how the pool is sharded: higher score first,
+then a hash of (key, id), then the lower id. No full sort is needed. The B best rows lie in the B
+blocks with the largest maxima, so one pass over the pool for block maxima and a second over B
+blocks finds the cut; a second such pass, over the hash of the rows that equal the cut, chooses
+among equals.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dpsjax.selectors.noise import row_bits
+from dpsjax.selectors.protocol import Batch, Proposal
+from dpsjax.types import Array, Int, Key, Shaped
+
+BLOCK = 128  # rows to a block: a TPU vector's lanes
+
+
+def top_rows(values: Shaped[Array, "N"], count: int) -> Int[Array, "M"]:
+    """Rows of the ``count`` largest values, lowest row first among equals; exact.
+
+    Args:
+        values: float or integer, no NaN.
+        count: how many; fewer come back if the pool is smaller.
+
+    Returns:
+        int32[min(count, N)], best first.
+    """
+    size = values.shape[0]
+    count = min(count, size)
+    blocks = size // BLOCK
+    if blocks <= 4 * count:  # too few blocks for the first pass to pay
+        return jax.lax.top_k(values, count)[1].astype(jnp.int32)
+    head = values[: blocks * BLOCK].reshape(blocks, BLOCK)
+    best = jnp.sort(jax.lax.top_k(head.max(axis=1), count)[1]).astype(jnp.int32)
+    lanes = jnp.arange(BLOCK, dtype=jnp.int32)
+    rows = (best[:, None] * BLOCK + lanes[None, :]).reshape(-1)
+    tail = jnp.arange(blocks * BLOCK, size, dtype=jnp.int32)
+    candidates = jnp.concatenate([head[best].reshape(-1), values[blocks * BLOCK :]])
+    return jnp.concatenate([rows, tail])[jax.lax.top_k(candidates, count)[1]]
+
+
+def _best_rows(rank, hashes, count):
+    """Rows of the ``count`` best by (rank, hash): exact, equals chosen by the hash."""
+    cut = rank[top_rows(rank, count)[-1]]
+    order = jnp.where(rank == cut, (hashes >> 2).astype(jnp.int32), -1)
+    order = jnp.where(rank > cut, jnp.int32(2**31 - 1), order)
+    return top_rows(order, count)
+
+
+def _gather(values, axis_name):
+    """One small all-gather of the shards' candidates, packed into one array of words."""
+    words = [jax.lax.bitcast_convert_type(value, jnp.uint32) for value in values]
+    words = [word.reshape(word.shape[0], -1) for word in words]
+    packed = jnp.concatenate(words, axis=1)
+    packed = jax.lax.all_gather(packed, axis_name, tiled=True)
+    out, start = [], 0
+    for value, word in zip(values, words, strict=True):
+        columns = packed[:, start : start + word.shape[1]]
+        start += word.shape[1]
+        columns = columns[:, 0] if value.dtype.itemsize == 4 else columns
+        out.append(jax.lax.bitcast_convert_type(columns, value.dtype))
+    return out
+
+
+def draw(key: Key, proposal: Proposal, batch_size: int) -> Batch:
+    """Take the B eligible rows with the highest scores, equals at random.
+
+    Under ``shard_map`` over the prompt axis (``proposal.axis_name``) each shard offers its own B
+    best, and one all-gather of ``shards * B`` rows decides; every shard returns the same batch.
+
+    Args:
+        key: decides among equals.
+        proposal: N rows; a NaN score ranks last.
+        batch_size: B.
+
+    Returns:
+        the batch, best first, padded with -1 if fewer than B rows are eligible.
+
+    Raises:
+        ValueError: if ``batch_size`` is not positive.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    score = proposal.score
+    lowest = jnp.asarray(jnp.finfo(score.dtype).min, score.dtype)
+    rank = jnp.maximum(jnp.where(jnp.isnan(score), lowest, score), lowest)
+    rank = jnp.where(proposal.eligible, rank, -jnp.inf)
+    hashes = row_bits(key, proposal.ids)
+    rows = _best_rows(rank, hashes, batch_size)
+    offer = [rank[rows], hashes[rows] >> 2, proposal.ids[rows], proposal.weight[rows]]
+    if proposal.axis_name is not None:
+        offer = _gather(offer, proposal.axis_name)
+    rank, hashes, ids, weight = offer
+    place = jnp.arange(ids.shape[0], dtype=jnp.int32)
+    down = jnp.uint32(2**32 - 1) - hashes
+    order = jax.lax.sort((-rank, down, ids, place), num_keys=3)[-1][:batch_size]
+    valid = rank[order] > -jnp.inf
+    index = jnp.where(valid, ids[order], -1)
+    weight = jnp.where(valid, weight[order], 0)
+    short = batch_size - index.shape[0]
+    return Batch(
+        index=jnp.pad(index, (0, short), constant_values=-1),
+        weight=jnp.pad(weight, (0, short)).astype(jnp.float32),
+        valid=jnp.pad(valid, (0, short)),
+    )

@@ -1,0 +1,51 @@
+"""Parts that say no: to rows before the draw, to groups after the rollouts."""
+
+import jax
+import jax.numpy as jnp
+
+from dpsjax.selectors.draw import top_rows
+from dpsjax.selectors.noise import row_bits
+from dpsjax.selectors.protocol import Evidence, Proposal, Selector, stateless
+
+
+def candidate_pool(size: int) -> Selector:
+    """Let through a fresh random subset of the pool, as the published selectors do.
+
+    Args:
+        size: how many rows; all if the pool is not larger.
+
+    Returns:
+        a part without memory.
+
+    Raises:
+        ValueError: if ``size`` is not positive.
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+
+    def propose(key, proposal: Proposal) -> Proposal:
+        if size >= proposal.ids.shape[0] and proposal.axis_name is None:
+            return proposal
+        order = (row_bits(key, proposal.ids) >> 1).astype(jnp.int32)
+        order = jnp.where(proposal.eligible, order, -1)
+        best = order[top_rows(order, size)]
+        if proposal.axis_name is not None:
+            best = jnp.sort(jax.lax.all_gather(best, proposal.axis_name, tiled=True))[::-1]
+        cut = best[min(size, best.shape[0]) - 1]
+        return proposal.replace(eligible=proposal.eligible & (order >= cut))
+
+    return stateless(propose)
+
+
+def accept_mixed() -> Selector:
+    """Veto groups that all passed or all failed (DAPO's dynamic sampling, arXiv 2503.14476).
+
+    Returns:
+        a part without memory; trackers still learn from vetoed groups.
+    """
+
+    def observe(evidence: Evidence) -> Evidence:
+        mixed = (evidence.passes > 0) & (evidence.passes < evidence.trials)
+        return evidence.replace(accept=evidence.accept & mixed)
+
+    return stateless(observe=observe)

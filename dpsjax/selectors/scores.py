@@ -1,0 +1,77 @@
+"""Parts that turn a published belief into a score; scores of several parts add up."""
+
+import jax.numpy as jnp
+
+from dpsjax.selectors.protocol import Proposal, Selector, stateless
+from dpsjax.selectors.trackers import StateBelief
+
+
+def partial_states(num_states: int) -> tuple[float, ...]:
+    """Target weights that count every state between the lowest and the highest.
+
+    With 2 states, state 1 is the partial one.
+
+    >>> partial_states(3)
+    (0.0, 1.0, 0.0)
+    """
+    if num_states == 2:
+        return (0.0, 1.0)
+    return tuple(float(0 < state < num_states - 1) for state in range(num_states))
+
+
+def middle_state(num_states: int) -> tuple[float, ...]:
+    """Target weights that count the middle state alone.
+
+    >>> middle_state(5)
+    (0.0, 0.0, 1.0, 0.0, 0.0)
+    """
+    middle = 1 if num_states == 2 else num_states // 2
+    return tuple(float(state == middle) for state in range(num_states))
+
+
+def add_state_prob(target=None, scale=1.0) -> Selector:
+    """Add the probability that the prompt's next rollouts land in the target states.
+
+    The score of DPS (arXiv 2603.10887): the predicted probability of being partially solved.
+
+    Args:
+        target: a weight per state [K]; :func:`partial_states` if not given.
+        scale: factor on the score; may be traced.
+
+    Returns:
+        a part that needs :func:`track_hmm` before it.
+    """
+
+    def propose(key, proposal: Proposal) -> Proposal:
+        del key
+        prob = proposal.belief(StateBelief, "add_state_prob", "track_hmm").prob
+        weights = partial_states(prob.shape[0]) if target is None else target
+        weights = jnp.asarray(weights, prob.dtype)
+        if weights.shape != prob.shape[:1]:
+            raise ValueError(f"target must have shape {prob.shape[:1]}, got {weights.shape}")
+        score = sum(weights[k] * prob[k] for k in range(1, prob.shape[0]))
+        score = jnp.asarray(scale, prob.dtype) * (score + weights[0] * prob[0])
+        return proposal.replace(score=proposal.score.astype(prob.dtype) + score)
+
+    return stateless(propose)
+
+
+def add_entropy(scale=0.1) -> Selector:
+    """Add the entropy of the predicted state, in nats (the "DPS+Entropy" ablation).
+
+    Args:
+        scale: the bonus's weight; may be traced. The paper's value is not published; unseen
+            prompts have the largest entropy (log K), so a large weight prefers them.
+
+    Returns:
+        a part that needs :func:`track_hmm` before it.
+    """
+
+    def propose(key, proposal: Proposal) -> Proposal:
+        del key
+        prob = proposal.belief(StateBelief, "add_entropy", "track_hmm").prob
+        entropy = -(prob * jnp.log(prob + 1e-10)).sum(axis=0)
+        bonus = jnp.asarray(scale, prob.dtype) * entropy
+        return proposal.replace(score=proposal.score.astype(prob.dtype) + bonus)
+
+    return stateless(propose)
