@@ -1,0 +1,95 @@
+"""Everything a run needs to go on, as one pytree; and a digest to prove that two are equal."""
+
+import hashlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dpsjax.types import Array, Key, PyTree
+
+
+class TrainState(NamedTuple):
+    """The state of a run. The curriculum is part of it.
+
+    Attributes:
+        params: Parameters of the policy.
+        opt_state: State of the optimizer.
+        selector: State of the selector: what is believed about every prompt.
+        key: Random key of the run; each step folds its number into it or splits it.
+        step: Steps done. int32[].
+        position: Position in the data: prompts handed out so far. int32[].
+    """
+
+    params: PyTree
+    opt_state: PyTree
+    selector: PyTree
+    key: Array
+    step: Array
+    position: Array
+
+
+def initial_state(params: PyTree, opt_state: PyTree, selector: PyTree, key: Key) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        params: Parameters of the policy.
+        opt_state: ``optimizer.init(params)``.
+        selector: ``selector.init(num_prompts)``.
+        key: Random key of the run.
+
+    Returns:
+        The state, with both counters 0.
+    """
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(params, opt_state, selector, key, step=zero, position=zero)
+
+
+def digest(tree: PyTree) -> str:
+    """SHA-256 over the arrays of a pytree, equal where and only where all of them are.
+
+    Arrays are taken in the order of their paths, and each enters with its path, dtype, shape and
+    bytes; a random key enters with its implementation and data. Sharding does not matter.
+
+    Args:
+        tree: Pytree of arrays or numbers, each wholly within reach of this process.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ValueError: An array lies partly on the devices of another process.
+
+    >>> digest({"a": np.float32(1), "b": np.int32(2)})[:16]
+    '53e679d4d8d79b1d'
+    >>> digest({"a": np.float32(1)}) == digest({"a": np.float64(1)})
+    False
+    """
+    leaves = [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    total = hashlib.sha256()
+    for path, leaf in sorted(leaves, key=lambda item: item[0]):
+        kind, values = _host_array(path, leaf)
+        # The size in the header keeps the bytes of one array from passing for the next header.
+        header = f"{path}\n{kind}\n{values.dtype.name}\n{values.shape}\n{values.nbytes}\n"
+        total.update(header.encode())
+        total.update(np.ascontiguousarray(values).tobytes())
+    return total.hexdigest()
+
+
+def _host_array(path: str, leaf: object) -> tuple[str, np.ndarray]:
+    """The kind of a leaf ("" for plain numbers) and its values in host memory, little-endian."""
+    kind = ""
+    if isinstance(leaf, jax.Array):
+        if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+            raise ValueError(
+                f"{path} lies partly on the devices of another process: gather it first "
+                "(jax.experimental.multihost_utils.process_allgather)"
+            )
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            kind, leaf = str(jax.random.key_impl(leaf)), jax.random.key_data(leaf)
+    values = np.asarray(leaf)
+    return kind, values.astype(values.dtype.newbyteorder("<"), copy=False)
