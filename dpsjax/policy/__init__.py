@@ -1,0 +1,20 @@
+"""The policy: transformer, sampling, log-probabilities, and weights in and out."""
+
+from dpsjax.policy.config import Compute, PolicyConfig, Rope, tiny_config
+from dpsjax.policy.decode import Rollouts, Sampling, generate
+from dpsjax.policy.log_probs import token_log_probs
+from dpsjax.policy.sharding import shardings
+from dpsjax.policy.transformer import Policy
+
+__all__ = [
+    "Compute",
+    "Policy",
+    "PolicyConfig",
+    "Rollouts",
+    "Rope",
+    "Sampling",
+    "generate",
+    "shardings",
+    "tiny_config",
+    "token_log_probs",
+]

@@ -1,0 +1,214 @@
+"""Sampling: a prompt is prefilled once for all its rollouts; the loop ends when all rows have."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dpsjax.policy.log_probs import encode_prompt
+from dpsjax.policy.transformer import Block, Policy
+from dpsjax.types import Array, Bool, Float, Int, Key, PyTree
+
+__all__ = ["Rollouts", "Sampling", "generate", "truncate_logits"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn. Static: each setting compiles once.
+
+    Attributes:
+        max_tokens: ``T``, longest response.
+        temperature: divides the logits; 0 takes the most likely token.
+        top_k: keep the ``k`` most likely tokens; 0 for all.
+        top_p: keep the fewest tokens with at least this total probability; 1 for all.
+        stop_ids: tokens that end a response; they belong to it.
+        pad_id: fills a row after its end.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop_ids: tuple[int, ...] = ()
+    pad_id: int = 0
+
+    def __post_init__(self):
+        if self.max_tokens <= 0:
+            raise ValueError(f"max_tokens={self.max_tokens} must be positive")
+        if self.temperature < 0:
+            raise ValueError(f"temperature={self.temperature} must be 0 (greedy) or positive")
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k} must be 0 (off) or positive")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must lie in (0, 1]")
+
+
+class Rollouts(NamedTuple):
+    """Sampled responses.
+
+    Attributes:
+        tokens: int32 ``[B, G, T]``, ``pad_id`` after the end.
+        mask: bool ``[B, G, T]``, True up to and with the stop token.
+        log_probs: float32 ``[B, G, T]``, zero where ``mask`` is False.
+        steps: int32, decoding steps that were run (at most ``T``).
+    """
+
+    tokens: Int[Array, "B G T"]
+    mask: Bool[Array, "B G T"]
+    log_probs: Float[Array, "B G T"]
+    steps: Int[Array, ""]
+
+
+def truncate_logits(
+    logits: Float[Array, "*rows V"], top_k: int, top_p: float
+) -> Float[Array, "*rows V"]:
+    """Set logits outside the top-k and then the top-p set to ``-inf``.
+
+    Top-p (Holtzman et al. 2020) applies to what top-k left over, renormalised. The set is exact:
+    tokens by falling probability until the total reaches ``top_p``; tokens tied with the last one
+    kept are kept.
+    """
+    size = logits.shape[-1]
+    if (top_k == 0 or top_k >= size) and top_p >= 1:
+        return logits
+    count = min(top_k, size) if top_k else size
+    ordered = jax.lax.top_k(logits, count)[0]
+    cut = ordered[..., -1:]
+    if top_p < 1:
+        probs = jax.nn.softmax(ordered, axis=-1)
+        before = jnp.cumsum(probs, axis=-1) - probs
+        inside = before < jnp.asarray(top_p, logits.dtype)  # the first token always is
+        cut = jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(logits >= cut, logits, -jnp.inf)
+
+
+def _choose(row_keys: Array, logits: Array, sampling: Sampling, step: Array) -> Array:
+    """Draw one token per row of ``logits [B, G, V]``; randomness is a function of (row, step)."""
+    if sampling.temperature == 0:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    logits = truncate_logits(logits, sampling.top_k, sampling.top_p)
+
+    def one(row_key: Array, row: Array) -> Array:
+        noise = jax.random.gumbel(jax.random.fold_in(row_key, step), row.shape, row.dtype)
+        return jnp.argmax(row + noise)
+
+    return jax.vmap(jax.vmap(one))(row_keys, logits).astype(jnp.int32)
+
+
+class _Loop(NamedTuple):
+    """What a decoding step passes on; ``token`` is the input of the next step."""
+
+    step: Array
+    token: Array
+    done: Array
+    cache: PyTree
+    rollouts: Rollouts
+
+
+def _write(array: Array, value: Array, step: Array, axis: int) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(array, value.astype(array.dtype), step, axis)
+
+
+def _empty_cache(model: Policy, past: Block, group: int, size: int) -> PyTree:
+    """Zeros ``[(L,) B, G, m, T, h]`` per layer for the responses, of exactly their length."""
+
+    def one(leaf: Array) -> Array:
+        *lead, heads, _, head_dim = leaf.shape
+        return jnp.zeros((*lead, group, heads, size, head_dim), leaf.dtype)
+
+    return jax.tree.map(one, past.layers)
+
+
+def _compute_copy(model: Policy) -> Policy:
+    """The model with matrices cast to the compute dtype once, not at each step."""
+    graph, params = nnx.split(model)
+    dtype = jnp.dtype(model.compute.dtype)
+    return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(dtype), params))
+
+
+def generate(
+    model: Policy,
+    key: Key,
+    prompt: Int[Array, "B P"],
+    prompt_mask: Bool[Array, "B P"],
+    sampling: Sampling,
+    group: int = 1,
+) -> Rollouts:
+    """Sample ``group`` responses to every prompt.
+
+    Pure; call it under ``jax.jit`` with ``sampling`` and ``group`` static. Shapes are static and
+    the loop ends early once every row has stopped. Randomness depends on the key, the row
+    ``b * G + g`` and the step alone, so neither the number of devices nor the other rows change a
+    response.
+
+    ``log_probs`` are those of the tempered distribution *before* top-k and top-p truncation, so
+    that they agree with ``token_log_probs`` at the same temperature. At temperature 0 they are
+    taken at temperature 1.
+
+    Args:
+        model: the policy.
+        key: fresh for every call.
+        prompt: int32, left-padded.
+        prompt_mask: True on real tokens; the last column is always real.
+        sampling: how to draw.
+        group: ``G``, rollouts per prompt.
+
+    Returns:
+        ``Rollouts``.
+
+    Raises:
+        ValueError: ``group`` is not positive.
+    """
+    if group <= 0:
+        raise ValueError(f"group={group} must be positive: rollouts per prompt")
+    model = _compute_copy(model)
+    past = encode_prompt(model, prompt, prompt_mask)
+    batch, size = prompt.shape[0], sampling.max_tokens
+    first = jnp.maximum(prompt_mask.sum(axis=1, dtype=jnp.int32) - 1, 0).reshape(batch, 1, 1)
+    rows = jnp.arange(batch * group, dtype=jnp.uint32).reshape(batch, group)
+    row_keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))(key, rows)
+    slots = jnp.arange(size, dtype=jnp.int32)
+    stop_ids = jnp.asarray(sampling.stop_ids, jnp.int32).reshape(1, 1, -1)
+    scale = jnp.asarray(sampling.temperature or 1.0, jnp.float32)
+
+    def step_on(loop: _Loop) -> _Loop:
+        step, out = loop.step, loop.rollouts
+        positions = jnp.broadcast_to(first + step, (batch, group, 1))
+        seen = Block(loop.cache, slots < step)
+        see = jnp.ones((1, 1, 1, 1), bool)
+        hidden, new = model.segment(loop.token[..., None], positions, see, (past, seen))
+        logits = model.logits(hidden[:, :, 0]) / scale
+        token = _choose(row_keys, logits, sampling, step)
+        chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
+        log_prob = chosen - jax.nn.logsumexp(logits, axis=-1)
+        alive = ~loop.done
+        token = jnp.where(alive, token, jnp.asarray(sampling.pad_id, jnp.int32))
+        log_prob = jnp.where(alive, log_prob, jnp.zeros((), jnp.float32))
+        done = loop.done | (token[..., None] == stop_ids).any(axis=-1)
+        out = Rollouts(
+            _write(out.tokens, token[..., None], step, 2),
+            _write(out.mask, alive[..., None], step, 2),
+            _write(out.log_probs, log_prob[..., None], step, 2),
+            step + 1,
+        )
+        cache = jax.tree.map(lambda old, part: _write(old, part, step, -2), loop.cache, new)
+        return _Loop(step + 1, token, done, cache, out)
+
+    shape = (batch, group, size)
+    start = Rollouts(
+        jnp.full(shape, sampling.pad_id, jnp.int32),
+        jnp.zeros(shape, bool),
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros((), jnp.int32),
+    )
+    loop = _Loop(
+        jnp.zeros((), jnp.int32),
+        jnp.broadcast_to(prompt[:, -1:], (batch, group)),
+        jnp.zeros((batch, group), bool),
+        _empty_cache(model, past, group, size),
+        start,
+    )
+    going = lambda loop: (loop.step < size) & ~loop.done.all()  # noqa: E731
+    return jax.lax.while_loop(going, step_on, loop).rollouts

@@ -1,0 +1,122 @@
+"""Log-probabilities of given responses, without ever holding logits for all of their tokens."""
+
+import jax
+import jax.numpy as jnp
+
+from dpsjax.policy.transformer import Block, Policy
+from dpsjax.types import Array, Bool, Float, Int
+
+__all__ = ["encode_prompt", "response_inputs", "token_log_probs"]
+
+
+def encode_prompt(
+    model: Policy, prompt: Int[Array, "B P"], prompt_mask: Bool[Array, "B P"]
+) -> Block:
+    """Keys and values of left-padded prompts, once per prompt.
+
+    The last prompt token is left out of the block's mask: it is the first input of the response
+    segment (its hidden state predicts the first response token), which carries its own keys.
+    """
+    positions = jnp.maximum(jnp.cumsum(prompt_mask, axis=1, dtype=jnp.int32) - 1, 0)
+    size = prompt.shape[1]
+    causal = jnp.tril(jnp.ones((size, size), bool))[None, None] & prompt_mask[:, None, None, :]
+    _, layers = model.segment(prompt[:, None], positions[:, None], causal)
+    # drop the rollout axis: [(L,) B, 1, m, P, h] -> [(L,) B, m, P, h]
+    layers = jax.tree.map(lambda leaf: leaf.squeeze(-4), layers)
+    return Block(layers, prompt_mask.at[:, -1].set(False))
+
+
+def response_inputs(
+    prompt: Int[Array, "B P"], prompt_mask: Bool[Array, "B P"], tokens: Int[Array, "B G T"]
+) -> tuple[Int[Array, "B G T"], Int[Array, "B G T"]]:
+    """Input token and position at which each response token is predicted."""
+    b, g, t = tokens.shape
+    last = jnp.broadcast_to(prompt[:, -1].reshape(b, 1, 1), (b, g, 1))
+    inputs = jnp.concatenate([last, tokens[:, :, :-1]], axis=2)
+    first = jnp.maximum(prompt_mask.sum(axis=1, dtype=jnp.int32) - 1, 0)
+    steps = jnp.arange(t, dtype=jnp.int32).reshape(1, 1, t)
+    return inputs, jnp.broadcast_to(first.reshape(b, 1, 1) + steps, (b, g, t))
+
+
+def _chunked(
+    model: Policy, hidden: Array, tokens: Array, temperature: Array, chunk: int
+) -> tuple[Array, Array]:
+    """Log-probability and entropy of ``tokens [B, G, T]``, for ``chunk`` positions at a time."""
+    b, g, t = tokens.shape
+    chunk = min(chunk, t)
+    pad = -t % chunk
+
+    def split(x: Array) -> Array:
+        x = jnp.pad(x, [(0, 0), (0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 3))
+        return jnp.moveaxis(x.reshape(b, g, -1, chunk, *x.shape[3:]), 2, 0)
+
+    @jax.checkpoint  # the backward pass recomputes a chunk's logits instead of keeping them
+    def one(part: tuple[Array, Array]) -> tuple[Array, Array]:
+        hidden, tokens = part
+        logits = model.logits(hidden) / temperature
+        normaliser = jax.nn.logsumexp(logits, axis=-1)
+        chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+        probs = jnp.exp(logits - normaliser[..., None])
+        return chosen - normaliser, normaliser - jnp.sum(probs * logits, axis=-1)
+
+    parts = (split(hidden), split(tokens))
+    if parts[0].shape[0] == 1:
+        log_probs, entropy = (x[None] for x in one((parts[0][0], parts[1][0])))
+    else:
+        log_probs, entropy = jax.lax.map(one, parts)
+
+    def join(x: Array) -> Array:
+        return jnp.moveaxis(x, 0, 2).reshape(b, g, t + pad)[:, :, :t]
+
+    return join(log_probs), join(entropy)
+
+
+def token_log_probs(
+    model: Policy,
+    prompt: Int[Array, "B P"],
+    prompt_mask: Bool[Array, "B P"],
+    tokens: Int[Array, "B *G T"],
+    mask: Bool[Array, "B *G T"],
+    *,
+    temperature: float | Float[Array, ""] = 1.0,
+    chunk: int = 128,
+) -> tuple[Float[Array, "B *G T"], Float[Array, "B *G T"]]:
+    """Log-probability and entropy of every response token, differentiable in the parameters.
+
+    Only response positions get logits, ``chunk`` positions at a time, forward and backward: for
+    ``T > chunk`` no array of ``B * G * T * V`` elements exists. With a rollout axis, ``tokens
+    [B, G, T]``, the prompt is computed once and shared by its rollouts, with the exact gradient.
+
+    Args:
+        model: the policy.
+        prompt: int32, left-padded.
+        prompt_mask: True on real prompt tokens; the last column is always real.
+        tokens: int32 responses, padded on the right; ``[B, T]`` or ``[B, G, T]``.
+        mask: True on real response tokens. It only zeroes results: padding comes after them.
+        temperature: divides the logits, as in sampling; entropies are of the tempered distribution.
+        chunk: response positions whose logits exist at a time.
+
+    Returns:
+        ``(log_probs, entropy)``, float32, zero where ``mask`` is False.
+
+    Raises:
+        ValueError: ``chunk`` is not positive, or ``tokens`` has another rank than 2 or 3.
+    """
+    if chunk <= 0:
+        raise ValueError(f"chunk={chunk} must be positive: positions whose logits exist at a time")
+    if tokens.ndim not in (2, 3):
+        raise ValueError(f"tokens has shape {tokens.shape}; use [B, T] or [B, G, T]")
+    shape = tokens.shape
+    tokens = tokens.reshape(shape[0], -1, shape[-1])
+    past = encode_prompt(model, prompt, prompt_mask)
+    inputs, positions = response_inputs(prompt, prompt_mask, tokens)
+    size = shape[-1]
+    causal = jnp.tril(jnp.ones((size, size), bool))[None, None]
+    hidden, _ = model.segment(inputs, positions, causal, (past,))
+    scale = jnp.asarray(temperature, jnp.float32)
+    log_probs, entropy = _chunked(model, hidden, tokens, scale, chunk)
+    zero = jnp.zeros((), jnp.float32)
+    return (
+        jnp.where(mask, log_probs.reshape(shape), zero),
+        jnp.where(mask, entropy.reshape(shape), zero),
+    )

@@ -1,0 +1,124 @@
+"""Partition rules as data: parameter names end in axis letters, a table maps letters to a mesh.
+
+``query_dnh`` has axes ``d, n, h``; parameters below ``layers`` have one more axis in front, ``l``.
+Letters: ``v`` vocabulary, ``d`` width, ``f`` MLP width, ``n`` query heads, ``m`` key/value heads,
+``h`` head size, ``l`` layers; of activations ``b`` prompts, ``g`` rollouts, ``s``/``t`` tokens.
+"""
+
+from collections.abc import Mapping
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dpsjax.types import Array, PyTree
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+PARAMETER_AXES: Mapping[str, str | None] = {
+    "l": None,
+    "v": "tensor",
+    "d": "fsdp",
+    "f": "tensor",
+    "n": "tensor",
+    "m": "tensor",
+    "h": None,
+}
+ACTIVATION_AXES: Mapping[str, str | tuple[str, ...] | None] = {
+    "b": ("data", "fsdp"),
+    "g": None,
+    "s": None,
+    "t": None,
+    "d": None,
+    "h": None,
+    "f": "tensor",
+    "n": "tensor",
+    "m": "tensor",
+    "v": "tensor",
+}
+
+__all__ = [
+    "ACTIVATION_AXES",
+    "MESH_AXES",
+    "PARAMETER_AXES",
+    "axis_letters",
+    "constrain",
+    "partition_spec",
+    "shardings",
+]
+
+
+def axis_letters(path: tuple[str, ...]) -> str:
+    """Axis letters of a parameter from its path.
+
+    >>> axis_letters(("layers", "query_dnh"))
+    'ldnh'
+    >>> axis_letters(("embed_vd",))
+    'vd'
+    """
+    letters = path[-1].rsplit("_", 1)[-1]
+    return "l" + letters if "layers" in path[:-1] else letters
+
+
+def _names(path: tuple) -> tuple[str, ...]:
+    """Dictionary keys of a pytree path; the last part, a Param's own attribute, is dropped."""
+    return tuple(str(part.key) for part in path if isinstance(part, jax.tree_util.DictKey))
+
+
+def partition_spec(
+    letters: str,
+    shape: tuple[int, ...],
+    mesh_shape: Mapping[str, int],
+    rules: Mapping[str, str | tuple[str, ...] | None] = PARAMETER_AXES,
+) -> PartitionSpec:
+    """Where each axis of an array lives.
+
+    An axis that its mesh axes do not divide is replicated (2 key/value heads on ``tensor=4``),
+    and so is one whose mesh axis the mesh does not have.
+
+    >>> partition_spec("dnh", (96, 4, 24), {"fsdp": 2, "tensor": 8})
+    PartitionSpec('fsdp', None, None)
+    """
+    entries = []
+    for letter, size in zip(letters, shape, strict=True):
+        axes = rules[letter]
+        axes = (axes,) if isinstance(axes, str) else tuple(axes or ())
+        present = tuple(axis for axis in axes if mesh_shape.get(axis, 1) > 1)
+        ways = 1
+        for axis in present:
+            ways *= mesh_shape[axis]
+        keep = present if present and size % ways == 0 else ()
+        entries.append(keep[0] if len(keep) == 1 else (keep or None))
+    return PartitionSpec(*entries)
+
+
+def shardings(params: PyTree, mesh: Mesh) -> PyTree:
+    """A ``NamedSharding`` for every parameter.
+
+    Args:
+        params: state of a ``Policy`` (arrays or ``ShapeDtypeStruct``), ``nnx.split(policy)[1]``, or
+            any pytree whose innermost dictionary keys are parameter names (an optimizer's moments).
+        mesh: with any of the axes ``data``, ``fsdp`` and ``tensor``.
+
+    Returns:
+        Pytree of the same structure.
+    """
+
+    def one(path: tuple, leaf: Array) -> NamedSharding:
+        names = _names(path)
+        letters = axis_letters(names) if names else ""
+        if len(letters) != leaf.ndim or any(letter not in PARAMETER_AXES for letter in letters):
+            letters, spec = "", PartitionSpec()  # a counter or another scalar of an optimizer
+        else:
+            spec = partition_spec(letters, leaf.shape, mesh.shape)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def constrain(x: Array, letters: str) -> Array:
+    """Pin an activation to the mesh in context (``jax.set_mesh``); the identity without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    spec = partition_spec(letters, x.shape, dict(mesh.shape), ACTIVATION_AXES)
+    return jax.lax.with_sharding_constraint(x, spec)

@@ -1,0 +1,343 @@
+"""The policy: a decoder-only transformer of today's open-weights family, in Flax NNX.
+
+One function, ``Layer.__call__``, is the definition. It maps a *segment* of tokens to hidden states,
+given the keys and values of earlier segments. Training, prefill and decoding are that one function
+on different segments: a prompt ``[B, 1, P]`` alone; responses ``[B, G, T]`` that all look back at
+their prompt's keys and values, which exist once per prompt; one token ``[B, G, 1]`` that looks back
+at its prompt and at its own cache.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from dpsjax.policy.config import Compute, PolicyConfig, Rope
+from dpsjax.policy.sharding import constrain
+from dpsjax.types import Array, Bool, Float, Int, PyTree, Shaped
+
+__all__ = ["Block", "KeyValue", "Layer", "Policy", "rms_norm", "rope_angles"]
+
+_MASKED = -1e30  # finite: a row without any visible key stays free of NaN, also in its gradient
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of a segment.
+
+    Attributes:
+        key: ``[B, m, t, h]`` if shared by a prompt's rollouts, else ``[B, G, m, t, h]``.
+        value: the same shape.
+    """
+
+    key: Array
+    value: Array
+
+
+class Block(NamedTuple):
+    """Earlier tokens that a segment may look at.
+
+    Attributes:
+        layers: ``KeyValue`` per layer: a tuple, or one stacked ``KeyValue`` under ``scan_layers``.
+        mask: bool ``[B, t]``, or ``[t]`` for all; which of the tokens are visible.
+    """
+
+    layers: PyTree
+    mask: Array
+
+
+def rms_norm(x: Shaped[Array, "*shape d"], scale: Array, eps: float) -> Shaped[Array, "*shape d"]:
+    """Root-mean-square norm (Zhang and Sennrich 2019), computed in float32."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+    unit = wide * jax.lax.rsqrt(mean_square + jnp.asarray(eps, wide.dtype))
+    return (unit * scale.astype(wide.dtype).reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+def rope_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
+    """Angle per position of every rotated pair, float32 ``[h / 2]``."""
+    frequency = 1.0 / rope.theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+    if rope.scaling == "linear":
+        frequency = frequency / rope.factor
+    elif rope.scaling == "llama3":
+        turns = rope.original_positions * frequency / (2 * np.pi)
+        blend = (turns - rope.low_frequency) / (rope.high_frequency - rope.low_frequency)
+        blend = np.clip(blend, 0.0, 1.0)
+        frequency = blend * frequency + (1 - blend) * frequency / rope.factor
+    return frequency.astype(np.float32)
+
+
+def rope_angles(
+    positions: Int[Array, "B G S"], rope: Rope, head_dim: int
+) -> tuple[Float[Array, "B G S half"], Float[Array, "B G S half"]]:
+    """Cosine and sine of every pair's angle at every position, float32."""
+    frequency = jnp.asarray(rope_frequencies(rope, head_dim))
+    angle = positions.astype(jnp.float32)[..., None] * frequency.reshape(1, 1, 1, -1)
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def _rotate(x: Array, angles: tuple[Array, Array]) -> Array:
+    """Apply RoPE to ``[B, G, S, heads, h]``; pairs are (i, i + h/2), as in Llama checkpoints."""
+    cos, sin = (angle[..., None, :].astype(x.dtype) for angle in angles)
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def _scores(query: Array, key: Array) -> Array:
+    """Attention scores ``[B, G, m, r, S, t]`` of queries ``[B, G, m, r, S, h]``, in float32."""
+    form = "bgmrsh,bmth->bgmrst" if key.ndim == 4 else "bgmrsh,bgmth->bgmrst"
+    return jnp.einsum(form, query, key, preferred_element_type=jnp.float32)
+
+
+def _gather(weights: Array, value: Array) -> Array:
+    """Weighted sums of values: ``[B, G, m, r, S, h]``."""
+    form = "bgmrst,bmth->bgmrsh" if value.ndim == 4 else "bgmrst,bgmth->bgmrsh"
+    return jnp.einsum(form, weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+
+
+def _attend(query: Array, blocks: list[tuple[KeyValue, Array]]) -> Array:
+    """Softmax attention over several blocks of keys, normalised over all of them together.
+
+    The blocks are never concatenated: that would copy every prompt's keys once per rollout.
+
+    Args:
+        query: ``[B, G, m, r, S, h]``, scaled.
+        blocks: keys and values with a mask broadcastable to ``[B, G, m, r, S, t]``.
+    """
+    scores = [
+        jnp.where(mask, _scores(query, kv.key), jnp.asarray(_MASKED, jnp.float32))
+        for kv, mask in blocks
+    ]
+    peak = scores[0].max(axis=-1, keepdims=True)
+    for other in scores[1:]:
+        peak = jnp.maximum(peak, other.max(axis=-1, keepdims=True))
+    weights = [jnp.exp(score - jax.lax.stop_gradient(peak)) for score in scores]
+    total = sum(weight.sum(axis=-1, keepdims=True) for weight in weights)
+    mixed = sum(_gather(weight, kv.value) for weight, (kv, _) in zip(weights, blocks, strict=True))
+    return mixed / total
+
+
+class Layer(nnx.Module):
+    """One block: attention and gated MLP, each behind an RMSNorm and added to the residual."""
+
+    def __init__(self, config: PolicyConfig, rngs: nnx.Rngs):
+        d, f, h = config.width, config.mlp_width, config.head_dim
+        n, m = config.heads, config.kv_heads
+        residual = (2 * config.layers) ** -0.5  # GPT-2: keeps the residual's variance over depth
+
+        def weight(*shape: int, fan_in: int, gain: float = 1.0) -> nnx.Param:
+            scale = gain * fan_in**-0.5
+            return nnx.Param(scale * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+        def constant(value: float, *shape: int) -> nnx.Param:
+            return nnx.Param(jnp.full(shape, value, jnp.float32))
+
+        self.config = config
+        self.attention_norm_d = constant(1.0, d)
+        self.query_dnh = weight(d, n, h, fan_in=d)
+        self.key_dmh = weight(d, m, h, fan_in=d)
+        self.value_dmh = weight(d, m, h, fan_in=d)
+        self.out_nhd = weight(n, h, d, fan_in=n * h, gain=residual)
+        self.mlp_norm_d = constant(1.0, d)
+        self.gate_df = weight(d, f, fan_in=d)
+        self.up_df = weight(d, f, fan_in=d)
+        self.down_fd = weight(f, d, fan_in=f, gain=residual)
+        if config.attention_bias:
+            self.query_bias_nh = constant(0.0, n, h)
+            self.key_bias_mh = constant(0.0, m, h)
+            self.value_bias_mh = constant(0.0, m, h)
+        if config.qk_norm:
+            self.query_norm_h = constant(1.0, h)
+            self.key_norm_h = constant(1.0, h)
+
+    def _project(self, x: Array) -> tuple[Array, Array, Array]:
+        """Queries, keys and values ``[B, G, S, heads, h]``."""
+        heads = []
+        for weight in (self.query_dnh, self.key_dmh, self.value_dmh):
+            heads.append(jnp.einsum("bgsd,dnh->bgsnh", x, weight[...].astype(x.dtype)))
+        if self.config.attention_bias:
+            for i, bias in enumerate((self.query_bias_nh, self.key_bias_mh, self.value_bias_mh)):
+                heads[i] = heads[i] + bias[...].astype(x.dtype)[None, None, None]
+        query, key, value = heads
+        if self.config.qk_norm:
+            query = rms_norm(query, self.query_norm_h[...], self.config.norm_eps)
+            key = rms_norm(key, self.key_norm_h[...], self.config.norm_eps)
+        return query, key, value
+
+    def _attention(
+        self, x: Array, angles: tuple[Array, Array], mask: Array, earlier: list, chunk: int
+    ) -> tuple[Array, KeyValue]:
+        """Attention of a segment over itself and the earlier blocks."""
+        config = self.config
+        query, key, value = self._project(x)
+        b, g, s = x.shape[:3]
+        query = _rotate(query, angles) * jnp.asarray(config.head_dim**-0.5, x.dtype)
+        query = query.reshape(b, g, s, config.kv_heads, -1, config.head_dim)
+        query = query.transpose(0, 1, 3, 4, 2, 5)
+        # [B, G, m, t, h] is how the batched products read them: a cache is never transposed
+        kv = KeyValue(
+            constrain(_rotate(key, angles).transpose(0, 1, 3, 2, 4), "bgmth"),
+            constrain(value.transpose(0, 1, 3, 2, 4), "bgmth"),
+        )
+        blocks = [*earlier, (kv, mask[:, :, None, None])]
+        chunked = 0 < chunk < s
+        mixed = _attend_chunks(query, blocks, chunk) if chunked else _attend(query, blocks)
+        mixed = mixed.astype(x.dtype).transpose(0, 1, 4, 2, 3, 5)
+        mixed = mixed.reshape(b, g, s, config.heads, config.head_dim)
+        return jnp.einsum("bgsnh,nhd->bgsd", mixed, self.out_nhd[...].astype(x.dtype)), kv
+
+    def _mlp(self, x: Array) -> Array:
+        gate = x @ self.gate_df[...].astype(x.dtype)
+        up = x @ self.up_df[...].astype(x.dtype)
+        hidden = constrain(jax.nn.silu(gate) * up, "bgsf")
+        return hidden @ self.down_fd[...].astype(x.dtype)
+
+    def __call__(
+        self, x: Array, angles: tuple[Array, Array], mask: Array, earlier: list, chunk: int
+    ) -> tuple[Array, KeyValue]:
+        """Transform a segment.
+
+        Args:
+            x: ``[B, G, S, D]``.
+            angles: of ``rope_angles``.
+            mask: bool ``[B, G, S, S]`` (its first two axes may be 1), inside the segment.
+            earlier: pairs of ``KeyValue`` and mask ``[B, 1, 1, 1, 1, t]``.
+            chunk: queries whose scores exist at a time; 0 for all.
+
+        Returns:
+            The new ``x`` and this segment's keys and values ``[B, G, m, S, h]``.
+        """
+        eps = self.config.norm_eps
+        mixed, kv = self._attention(
+            rms_norm(x, self.attention_norm_d[...], eps), angles, mask, earlier, chunk
+        )
+        x = constrain(x + mixed, "bgsd")
+        x = x + self._mlp(rms_norm(x, self.mlp_norm_d[...], eps))
+        return constrain(x, "bgsd"), kv
+
+
+def _attend_chunks(query: Array, blocks: list, chunk: int) -> Array:
+    """``_attend`` for a few query positions at a time: scores never exist for the whole segment."""
+    s = query.shape[4]
+    pad = -s % chunk
+    own, mask = blocks[-1]
+    mask = jnp.broadcast_to(mask, (*mask.shape[:4], s, mask.shape[-1]))
+    query = jnp.pad(query, [(0, 0)] * 4 + [(0, pad), (0, 0)])
+    mask = jnp.pad(mask, [(0, 0)] * 4 + [(0, pad), (0, 0)])
+
+    def split(x: Array) -> Array:
+        return jnp.moveaxis(x.reshape(*x.shape[:4], -1, chunk, x.shape[-1]), 4, 0)
+
+    @jax.checkpoint
+    def one(part: tuple[Array, Array]) -> Array:
+        return _attend(part[0], [*blocks[:-1], (own, part[1])])
+
+    mixed = jnp.moveaxis(jax.lax.map(one, (split(query), split(mask))), 0, 4)
+    return mixed.reshape(*query.shape[:4], s + pad, -1)[:, :, :, :, :s]
+
+
+class Policy(nnx.Module):
+    """The transformer. Parameters of all layers are stacked on a leading axis.
+
+    Attributes:
+        config: the architecture; part of the graph definition, not of the parameters.
+        compute: dtype, remat and layer scanning.
+        embed_vd: token embedding.
+        layers: one ``Layer`` whose parameters have the layer axis in front.
+        norm_d: scale of the last norm.
+        head_dv: output head, absent when embeddings are tied.
+    """
+
+    def __init__(self, config: PolicyConfig, compute: Compute | None = None, *, rngs: nnx.Rngs):
+        self.config = config
+        self.compute = Compute() if compute is None else compute
+        shape = (config.vocab_size, config.width)
+        # 0.02 (GPT-2): tied logits of unit-variance states then start near zero
+        self.embed_vd = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape, jnp.float32))
+        stack = nnx.vmap(lambda keys: Layer(config, keys))
+        self.layers = nnx.split_rngs(splits=config.layers)(stack)(rngs)
+        self.norm_d = nnx.Param(jnp.ones((config.width,), jnp.float32))
+        if not config.tied_embeddings:
+            head = jax.random.normal(rngs.params(), shape[::-1], jnp.float32)
+            self.head_dv = nnx.Param(config.width**-0.5 * head)
+
+    def segment(
+        self,
+        tokens: Int[Array, "B G S"],
+        positions: Int[Array, "B G S"],
+        mask: Bool[Array, "b g S S"],
+        earlier: tuple[Block, ...] = (),
+    ) -> tuple[Shaped[Array, "B G S D"], PyTree]:
+        """Hidden states of a segment and its keys and values per layer.
+
+        Args:
+            tokens: int32.
+            positions: int32, for RoPE.
+            mask: who sees whom inside the segment; leading axes may be 1.
+            earlier: blocks of tokens before the segment, all visible to all of it but for masks.
+
+        Returns:
+            Hidden states after the last norm (compute dtype), and per layer ``KeyValue`` in the
+            form that ``Block.layers`` takes, with ``G`` kept.
+        """
+        config, compute = self.config, self.compute
+        x = constrain(self.embed_vd[...][tokens].astype(compute.dtype), "bgsd")
+        angles = rope_angles(positions, config.rope, config.head_dim)
+        masks = [block.mask.reshape(-1, 1, 1, 1, 1, block.mask.shape[-1]) for block in earlier]
+        graph, stack = nnx.split(self.layers)
+
+        def body(x: Array, inputs: tuple) -> tuple[Array, KeyValue]:
+            weights, blocks = inputs
+            pairs = list(zip(blocks, masks, strict=True))
+            return nnx.merge(graph, weights)(x, angles, mask, pairs, compute.query_chunk)
+
+        blocks = tuple(block.layers for block in earlier)
+        x, layers = _over_layers(_remat(body, compute), x, stack, blocks, config.layers, compute)
+        return rms_norm(x, self.norm_d[...], config.norm_eps), layers
+
+    def logits(self, hidden: Shaped[Array, "*shape D"]) -> Float[Array, "*shape V"]:
+        """Logits, float32, of hidden states."""
+        if self.config.tied_embeddings:
+            form, head = "...d,vd->...v", self.embed_vd[...]
+        else:
+            form, head = "...d,dv->...v", self.head_dv[...]
+        head = head.astype(hidden.dtype)
+        return jnp.einsum(form, hidden, head, preferred_element_type=jnp.float32)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+    ) -> Shaped[Array, "B T D"]:
+        """Causal hidden states of whole sequences; ``logits`` maps them to the vocabulary.
+
+        Args:
+            tokens: int32.
+            positions: int32; ``cumsum(mask) - 1`` for padding on either side.
+            mask: True on real tokens; nobody sees the others, and their own rows mean nothing.
+        """
+        size = tokens.shape[1]
+        causal = jnp.tril(jnp.ones((size, size), bool))[None, None] & mask[:, None, None, :]
+        return self.segment(tokens[:, None], positions[:, None], causal)[0][:, 0]
+
+
+def _remat(body, compute: Compute):
+    if compute.remat == "none":
+        return body
+    policies = jax.checkpoint_policies
+    keep = policies.dots_with_no_batch_dims_saveable if compute.remat == "dots" else None
+    return jax.checkpoint(body, policy=keep, prevent_cse=not compute.scan_layers)
+
+
+def _over_layers(body, x: Array, stack: PyTree, blocks: tuple, count: int, compute: Compute):
+    """Run ``body`` layer by layer: scanned over stacks, or unrolled over tuples."""
+    if compute.scan_layers:
+        return jax.lax.scan(body, x, (stack, blocks))
+    outputs = []
+    for i in range(count):
+        weights = jax.tree.map(lambda leaf: leaf[i], stack)  # noqa: B023 (used at once)
+        x, kv = body(x, (weights, tuple(layers[i] for layers in blocks)))
+        outputs.append(kv)
+    return x, tuple(outputs)
