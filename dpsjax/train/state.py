@@ -20,6 +20,8 @@ class TrainState(NamedTuple):
         key: Random key of the run; each step folds its number into it or splits it.
         step: Steps done. int32[].
         position: Position in the data: prompts handed out so far. int32[].
+        visits: How often each row of the pool was rolled out. int32[N].
+        pending: Groups that wait for a later update; nothing by default.
     """
 
     params: PyTree
@@ -28,9 +30,13 @@ class TrainState(NamedTuple):
     key: Array
     step: Array
     position: Array
+    visits: Array
+    pending: PyTree = ()
 
 
-def initial_state(params: PyTree, opt_state: PyTree, selector: PyTree, key: Key) -> TrainState:
+def initial_state(
+    params: PyTree, opt_state: PyTree, selector: PyTree, key: Key, num_prompts: int
+) -> TrainState:
     """The state before the first step.
 
     Args:
@@ -38,12 +44,14 @@ def initial_state(params: PyTree, opt_state: PyTree, selector: PyTree, key: Key)
         opt_state: ``optimizer.init(params)``.
         selector: ``selector.init(num_prompts)``.
         key: Random key of the run.
+        num_prompts: N.
 
     Returns:
-        The state, with both counters 0.
+        The state, with all counters 0.
     """
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(params, opt_state, selector, key, step=zero, position=zero)
+    visits = jnp.zeros(num_prompts, jnp.int32)
+    return TrainState(params, opt_state, selector, key, zero, jnp.copy(zero), visits)
 
 
 def digest(tree: PyTree) -> str:

@@ -13,7 +13,7 @@ def state(key):
     params = {"kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3), "bias": jnp.zeros(3)}
     optimizer = optax.sgd(0.1, momentum=0.9)
     selector = ({"mu": jnp.full((3, 16), 1 / 3, jnp.float32)}, ())
-    return initial_state(params, optimizer.init(params), selector, key)
+    return initial_state(params, optimizer.init(params), selector, key, num_prompts=16)
 
 
 def test_the_state_is_one_pytree_that_passes_through_jit(state):

@@ -1,0 +1,231 @@
+"""The settings of a run, typed and checked when they are made; the command line is made of them."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from dpsjax.grpo.config import GRPOConfig
+from dpsjax.policy import Compute, PolicyConfig, Sampling
+from dpsjax.tasks import countdown
+from dpsjax.tasks.base import Task, Tokenizer
+from dpsjax.train.selectors import Dps, SelectorConfig, selector_name
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    # `not (holds)` also refuses NaN, for which every comparison is false.
+    if not holds:
+        raise ValueError(f"{name}={value!r} must be {allowed}")
+
+
+@dataclass(frozen=True)
+class CountdownConfig:
+    """Countdown: write an expression that uses each given number once and equals the target."""
+
+    problems: int = 2000
+    """Prompts in the training pool that the selector chooses from."""
+    held_out: int = 1000
+    """Held-out problems, none of which is a training problem."""
+    sizes: tuple[int, ...] = countdown.SIZES
+    """How many numbers a problem may have."""
+    weights: tuple[float, ...] = countdown.WEIGHTS
+    """Relative frequency of each of the sizes."""
+    numbers: tuple[int, int] = countdown.NUMBERS
+    """Smallest and largest number."""
+    targets: tuple[int, int] = countdown.TARGETS
+    """Smallest and largest target."""
+    response_tokens: int = countdown.RESPONSE_TOKENS
+    """Longest response."""
+    format_reward: float = 0.0
+    """Reward of a well-formed but wrong expression (the published runs: 0.1)."""
+    data_seed: int = 0
+    """Seed of the problems; the seed of the run does not change them."""
+
+    def build(self) -> Task:
+        """The task.
+
+        Raises:
+            ValueError: a setting is out of range.
+        """
+        return countdown.countdown(
+            self.problems,
+            self.held_out,
+            self.data_seed,
+            sizes=self.sizes,
+            weights=self.weights,
+            numbers=self.numbers,
+            targets=self.targets,
+            response_tokens=self.response_tokens,
+            format_reward=self.format_reward,
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The policy: where it starts, and how it is computed."""
+
+    init: Annotated[str, tyro.conf.arg(prefix_name=False, metavar="base|random|PATH")] = "base"
+    """Start from the shipped base, from random weights, or from a safetensors file."""
+    width: int = 96
+    """Width of the residual stream; this and the sizes below matter for random weights only."""
+    mlp_width: int = 256
+    """Width of the gated hidden layer."""
+    layers: int = 3
+    """Transformer blocks."""
+    heads: int = 4
+    """Query heads."""
+    kv_heads: int = 2
+    """Key and value heads; must divide the query heads."""
+    head_dim: int = 24
+    """Size of a head, even."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products and activations; parameters stay float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass recomputes to save memory."""
+    scan_layers: bool = False
+    """Scan over the layers: compiles faster where they are many."""
+
+    def policy(self, vocab_size: int) -> PolicyConfig:
+        """The architecture of a policy with random weights.
+
+        Raises:
+            ValueError: a size is out of range.
+        """
+        return PolicyConfig(
+            vocab_size=vocab_size,
+            width=self.width,
+            mlp_width=self.mlp_width,
+            layers=self.layers,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+        )
+
+    def compute(self) -> Compute:
+        """How it is computed."""
+        return Compute(dtype=self.dtype, remat=self.remat, scan_layers=self.scan_layers)
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How responses are sampled for training."""
+
+    prompts: Annotated[int, tyro.conf.arg(prefix_name=False)] = 64
+    """Prompts of a step; each gets --grpo.rollouts-per-prompt responses."""
+    temperature: float = 1.0
+    """Divides the logits."""
+    top_k: int = 0
+    """Keep the k most likely tokens; 0 for all."""
+    top_p: float = 1.0
+    """Keep the fewest tokens with at least this probability; 1 for all."""
+
+    def __post_init__(self):
+        _require(self.prompts >= 1, "prompts", self.prompts, "at least 1")
+        _require(self.temperature > 0, "temperature", self.temperature, "above 0 in training")
+
+    def sampling(self, max_tokens: int, tokenizer: Tokenizer) -> Sampling:
+        """The settings for :func:`dpsjax.policy.generate`."""
+        return Sampling(
+            max_tokens=max_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            stop_ids=(tokenizer.eos_id,),
+            pad_id=tokenizer.pad_id,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out accuracy: always the same problems and the same random keys."""
+
+    every: int = 20
+    """Steps between evaluations; one more is made before the first step and after the last."""
+    problems: int = 1000
+    """Size of the uniformly drawn slice of the held-out problems."""
+    samples: int = 2
+    """Responses to each problem; accuracy is the mean over all of them."""
+    temperature: float = 1.0
+    """Of these responses; 0 takes the most likely token (then one sample is enough)."""
+
+    def __post_init__(self):
+        _require(self.every >= 1, "every", self.every, "at least 1")
+        _require(self.problems >= 1, "problems", self.problems, "at least 1")
+        _require(self.samples >= 1, "samples", self.samples, "at least 1")
+
+    def sampling(self, max_tokens: int, tokenizer: Tokenizer) -> Sampling:
+        """The settings for :func:`dpsjax.policy.generate`."""
+        return Sampling(
+            max_tokens=max_tokens,
+            temperature=self.temperature,
+            stop_ids=(tokenizer.eos_id,),
+            pad_id=tokenizer.pad_id,
+        )
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How devices share the work."""
+
+    data: int = 0
+    """Replicas of the parameters, each with its part of a batch; 0 takes all devices left."""
+    fsdp: int = 1
+    """Ways the parameters are divided by width; each part sees its part of a batch too."""
+    tensor: int = 1
+    """Ways the parameters are divided by heads, MLP and vocabulary."""
+
+    def __post_init__(self):
+        _require(self.data >= 0, "data", self.data, "0 (all devices left) or more")
+        _require(self.fsdp >= 1, "fsdp", self.fsdp, "at least 1")
+        _require(self.tensor >= 1, "tensor", self.tensor, "at least 1")
+
+
+def _default_grpo() -> GRPOConfig:
+    return GRPOConfig(learning_rate=1e-4)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Finetune a policy by GRPO on prompts that a selector chooses before any rollout."""
+
+    steps: int = 100
+    """Training steps."""
+    seed: int = 0
+    """Decides everything that is random but the problems."""
+    out: Path | None = None
+    """Folder of the results; runs/TASK-SELECTOR-seedS by default."""
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    selector: SelectorConfig = field(default_factory=Dps)
+    task: CountdownConfig = field(default_factory=CountdownConfig)
+    grpo: GRPOConfig = field(default_factory=_default_grpo)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        _require(self.steps >= 1, "steps", self.steps, "at least 1")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2**32)")
+        if self.task.problems < self.rollout.prompts:
+            raise ValueError(
+                f"prompts={self.rollout.prompts} must not exceed the pool of "
+                f"task.problems={self.task.problems}"
+            )
+
+    def folder(self) -> Path:
+        """Where the results go."""
+        name = f"countdown-{selector_name(self.selector)}-seed{self.seed}"
+        return Path("runs") / name if self.out is None else self.out
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain JSON-serialisable form.
+
+    >>> to_dict(TrainConfig())["selector"]["name"]
+    'dps'
+    """
+    values = dataclasses.asdict(config)
+    values["out"] = str(config.folder())
+    values["selector"] = {"name": selector_name(config.selector), **values["selector"]}
+    return values

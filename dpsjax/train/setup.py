@@ -1,0 +1,214 @@
+"""From settings to everything a run holds: task, devices, policy, stages and the first state."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dpsjax.grpo import mesh as meshes
+from dpsjax.grpo.config import GRPOConfig
+from dpsjax.grpo.optimizer import make_optimizer
+from dpsjax.grpo.update import make_update as make_policy_update
+from dpsjax.policy import Policy, PolicyConfig
+from dpsjax.policy.sharding import MESH_AXES, shardings
+from dpsjax.selectors import ChainState, Selector
+from dpsjax.tasks.base import Task
+from dpsjax.tasks.countdown import base_path
+from dpsjax.train import stages
+from dpsjax.train.config import MeshConfig, ModelConfig, TrainConfig
+from dpsjax.train.evaluate import Accuracy, make_evaluate, uniform_slice
+from dpsjax.train.prompts import Prompts, tokenize
+from dpsjax.train.state import TrainState, initial_state
+from dpsjax.types import Key, PyTree
+
+# What the key of a seed is used for.
+_WEIGHTS, _STEPS, _EVALUATION = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a run needs besides its state. Nothing in it changes during the run.
+
+    Attributes:
+        config: The settings.
+        task: Problems and verifier.
+        mesh: The devices.
+        policy: Architecture.
+        prompts: The pool, on the devices.
+        reference: Parameters that a KL penalty refers to, or None.
+        select: See :func:`dpsjax.train.stages.make_select`.
+        generate: See :func:`dpsjax.train.stages.make_generate`.
+        update: See :func:`dpsjax.train.stages.make_update`.
+        evaluate: Held-out accuracy of parameters.
+    """
+
+    config: TrainConfig
+    task: Task
+    mesh: Mesh
+    policy: PolicyConfig
+    prompts: Prompts
+    reference: PyTree
+    select: Callable
+    generate: Callable
+    update: Callable
+    evaluate: Callable[[PyTree], Accuracy]
+
+
+def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
+    """Build a run and its first state. Nothing is compiled but the initialisation.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        ``(run, state)``.
+
+    Raises:
+        ValueError: settings that do not fit each other, the task, the weights or the devices.
+        FileNotFoundError: there are no weights at ``config.model.init``.
+    """
+    task, mesh = config.task.build(), make_mesh(config.mesh)
+    key = jax.random.key(config.seed)
+    batch_rows = _round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
+    _check_division(config.grpo, batch_rows)
+    pool_rows = _round_up(len(task.train), mesh.size)
+    selector = stages.watched(config.selector.build())
+    optimizer = make_optimizer(config.grpo)
+    with jax.set_mesh(mesh):
+        policy, graph, params = _load_policy(
+            config.model, task.tokenizer.vocab_size, mesh, jax.random.fold_in(key, _WEIGHTS)
+        )
+
+        def start(params: PyTree) -> TrainState:
+            belief = _mark_empty(selector.init(pool_rows), len(task.train))
+            steps = jax.random.fold_in(key, _STEPS)
+            return initial_state(params, optimizer.init(params), belief, steps, pool_rows)
+
+        everywhere = meshes.replicated(mesh)
+        shapes = jax.eval_shape(start, params)
+        by_prompt = meshes.prompt_axis_shardings(
+            (shapes.selector, shapes.visits), mesh, pool_rows
+        )
+        by_parameter = shardings(params, mesh)
+        placement = TrainState(
+            params=by_parameter,
+            opt_state=meshes.optimizer_shardings(optimizer, params, by_parameter, mesh),
+            selector=by_prompt[0],
+            key=everywhere,
+            step=everywhere,
+            position=everywhere,
+            visits=by_prompt[1],
+        )
+        state = jax.jit(start, out_shardings=placement)(params)
+    group = config.grpo.rollouts_per_prompt
+    sampling = config.rollout.sampling(task.response_tokens, task.tokenizer)
+    log_probs = stages.log_prob_function(graph, config.rollout.temperature)
+    update = make_policy_update(config.grpo, log_probs, optimizer)
+    run = Run(
+        config=config,
+        task=task,
+        mesh=mesh,
+        policy=policy,
+        prompts=_place_pool(task, pool_rows, mesh),
+        reference=jax.tree.map(jnp.copy, params) if config.grpo.kl_coefficient else None,
+        select=stages.make_select(
+            selector, config.rollout.prompts, batch_rows, mesh, placement.selector
+        ),
+        generate=stages.make_generate(graph, sampling, group, mesh),
+        update=stages.make_update(selector, update, mesh, placement),
+        evaluate=_evaluation(
+            config, task, graph, mesh, batch_rows, jax.random.fold_in(key, _EVALUATION)
+        ),
+    )
+    return run, state
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """The mesh of the settings, over the first devices if they ask for fewer than there are.
+
+    Raises:
+        ValueError: there are not enough devices.
+    """
+    available = jax.device_count()
+    data = config.data or max(available // (config.fsdp * config.tensor), 1)
+    wanted = data * config.fsdp * config.tensor
+    if wanted > available:
+        raise ValueError(
+            f"mesh.data={data} x mesh.fsdp={config.fsdp} x mesh.tensor={config.tensor} needs "
+            f"{wanted} devices, and there are {available}"
+        )
+    return meshes.make_mesh(data, config.fsdp, config.tensor, jax.devices()[:wanted])
+
+
+def _load_policy(
+    config: ModelConfig, vocab_size: int, mesh: Mesh, key: Key
+) -> tuple[PolicyConfig, nnx.GraphDef, PyTree]:
+    """Architecture, graph and placed parameters."""
+    if config.init == "random":
+        policy, params = config.policy(vocab_size), None
+    else:
+        path = base_path() if config.init == "base" else Path(config.init)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"init={config.init!r}: there are no weights at {path}; give a path, or 'random'"
+            )
+        from dpsjax.policy import load_weights
+        policy, params = load_weights(path)
+        if policy.vocab_size != vocab_size:
+            raise ValueError(
+                f"init={config.init!r} has a vocabulary of {policy.vocab_size} tokens, and the "
+                f"task's tokenizer has {vocab_size}: use weights made for this task"
+            )
+
+    def build(key: Key) -> tuple[nnx.GraphDef, PyTree]:
+        return nnx.split(Policy(policy, config.compute(), rngs=nnx.Rngs(params=key)))
+
+    graph, shapes = nnx.eval_shape(build, key)
+    placement = shardings(shapes, mesh)
+    if params is None:
+        params = jax.jit(lambda key: build(key)[1], out_shardings=placement)(key)
+    return policy, graph, jax.device_put(params, placement)
+
+
+def _mark_empty(belief: ChainState, num_prompts: int) -> ChainState:
+    """Rows beyond the pool, there to divide evenly over the devices, are never drawn."""
+    rows = belief.active.shape[0]
+    return belief._replace(active=jnp.arange(rows, dtype=jnp.int32) < num_prompts)
+
+
+def _place_pool(task: Task, rows: int, mesh: Mesh) -> Prompts:
+    """The training prompts, divided over all devices."""
+    pool = tokenize(task.train, task.tokenizer, task.prompt_tokens, rows)
+    return jax.device_put(pool, NamedSharding(mesh, PartitionSpec(MESH_AXES)))
+
+
+def _evaluation(
+    config: TrainConfig, task: Task, graph: nnx.GraphDef, mesh: Mesh, rows: int, key: Key
+) -> Callable[[PyTree], Accuracy]:
+    problems = uniform_slice(task.test, config.evaluation.problems)
+    sampling = config.evaluation.sampling(task.response_tokens, task.tokenizer)
+    generate = stages.make_generate(graph, sampling, config.evaluation.samples, mesh)
+    return make_evaluate(task, problems, generate, rows, mesh, key)
+
+
+def _round_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def _check_division(config: GRPOConfig, rows: int) -> None:
+    """Refuse small batches that do not divide the batch before anything is compiled."""
+    group, mini = config.rollouts_per_prompt, config.mini_batch or rows
+    micro = config.micro_batch or mini * group
+    if rows % mini != 0:
+        raise ValueError(
+            f"grpo.mini_batch={mini} must divide the batch of {rows} prompts (--prompts)"
+        )
+    if group % micro != 0 and mini * group % micro != 0:
+        raise ValueError(
+            f"grpo.micro_batch={micro} sequences must divide a mini-batch of {mini} prompts x "
+            f"{group} rollouts"
+        )

@@ -1,0 +1,307 @@
+"""The device side of a step: select, generate, update. Each is one jitted program.
+
+All randomness is a function of the run's key and the number of the step, so the state before a
+step decides the step.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from dpsjax import selectors
+from dpsjax.belief import hmm
+from dpsjax.grpo.advantages import group_normalized
+from dpsjax.grpo.batch import RolloutBatch
+from dpsjax.grpo.mesh import batch_sharding, replicated
+from dpsjax.grpo.update import LogProbFunction, UpdateFunction, UpdateMetrics
+from dpsjax.policy import Rollouts, Sampling, generate, token_log_probs
+from dpsjax.selectors import Proposal, Selector, StateBelief, partial_states
+from dpsjax.train.prompts import Prompts, gather
+from dpsjax.train.state import TrainState
+from dpsjax.types import Array, Float, Key, PyTree
+
+# What a key of a step is used for.
+SELECT, GENERATE = 0, 1
+
+
+class Draw(NamedTuple):
+    """The prompts of a step, R rows: the batch, padded to a multiple of the devices.
+
+    Attributes:
+        index: Prompt ids, -1 is padding. int32[R].
+        weight: Loss weights. float32[R].
+        prompt: int32[R, P].
+        prompt_mask: bool[R, P].
+        predicted: Probability of each solve state before the rollouts. float32[K, R].
+        occupancy: Mean of that probability over the whole pool. float32[K].
+    """
+
+    index: Array
+    weight: Array
+    prompt: Array
+    prompt_mask: Array
+    predicted: Array
+    occupancy: Array
+
+
+class Groups(NamedTuple):
+    """Scored rollouts of the prompts of a step.
+
+    Attributes:
+        rollouts: The responses.
+        rewards: float32[R, G].
+        correct: bool[R, G].
+        valid: Rollouts that were scored; the others do not count. bool[R, G].
+    """
+
+    rollouts: Rollouts
+    rewards: Array
+    correct: Array
+    valid: Array
+
+
+class StepReport(NamedTuple):
+    """What a step did, replicated on all devices.
+
+    Attributes:
+        index: int32[R].
+        passes: Correct rollouts. int32[R].
+        trials: Valid rollouts. int32[R].
+        accept: Whether the selector lets the loss see the group. bool[R].
+        observed: Solve state, -1 where nothing was seen. int32[R].
+        predicted: Draw.predicted.
+        occupancy: Draw.occupancy.
+        reward: Mean over the valid rollouts. float32[].
+        tokens: Generated tokens. int32[].
+        covered: Distinct prompts visited so far. int32[].
+        update: What the policy update did.
+    """
+
+    index: Array
+    passes: Array
+    trials: Array
+    accept: Array
+    observed: Array
+    predicted: Array
+    occupancy: Array
+    reward: Array
+    tokens: Array
+    covered: Array
+    update: UpdateMetrics
+
+
+def step_key(key: Key, step: Array, use: int) -> Key:
+    """The key of one use in one step."""
+    return jax.random.fold_in(jax.random.fold_in(key, step), use)
+
+
+def watched(selector: Selector) -> Selector:
+    """A selector that certainly publishes a belief about solve states, for the record.
+
+    One that does not gets DPS's tracker in front, which changes nothing about what it selects.
+
+    Args:
+        selector: a recipe or a chain.
+
+    Returns:
+        the selector to train with.
+    """
+
+    def beliefs():
+        return _propose(selector, selector.init(1)).beliefs
+
+    if any(isinstance(belief, StateBelief) for belief in jax.eval_shape(beliefs)):
+        return selector
+    return selectors.chain(selectors.track_hmm(), selector)
+
+
+def _propose(selector: Selector, state: PyTree) -> Proposal:
+    """A proposal for every row; its draws are not those of the step, its beliefs are."""
+    rows = state.active.shape[0]
+    proposal = Proposal(
+        ids=jnp.arange(rows, dtype=jnp.int32),
+        score=jnp.zeros(rows, jnp.float32),
+        eligible=jnp.ones(rows, bool),
+        weight=jnp.ones(rows, jnp.float32),
+    )
+    return selector.propose(jax.random.key(0), proposal, state)[0]
+
+
+def predict(selector: Selector, state: PyTree) -> Float[Array, "K N"]:
+    """Probability of each solve state that rollouts would show now.
+
+    Args:
+        selector: of :func:`watched`.
+        state: its state.
+
+    Returns:
+        float[K, N].
+    """
+    return _propose(selector, state).belief(StateBelief, "the record", "track_hmm").prob
+
+
+def make_select(
+    selector: Selector, batch_size: int, rows: int, mesh: Mesh, selector_shardings: PyTree
+) -> Callable:
+    """Build the selection stage.
+
+    Args:
+        selector: of :func:`watched`.
+        batch_size: B.
+        rows: R >= B, a multiple of the devices that share a batch.
+        mesh: the devices.
+        selector_shardings: of the selector's state.
+
+    Returns:
+        jitted ``(selector_state, key, step, prompts) -> (Draw, selector_state)``; it donates the
+        selector's state.
+    """
+
+    def run(state: PyTree, key: Key, step: Array, pool: Prompts):
+        batch, after = selectors.select(selector, step_key(key, step, SELECT), state, batch_size)
+        short = rows - batch_size
+        index = jnp.pad(batch.index, (0, short), constant_values=-1)
+        prompt, mask = gather(pool, index)
+        prob = predict(selector, state)
+        active = state.active.astype(prob.dtype)[None]
+        draw = Draw(
+            index=index,
+            weight=jnp.pad(batch.weight, (0, short)),
+            prompt=prompt,
+            prompt_mask=mask,
+            predicted=prob[:, jnp.maximum(index, 0)].astype(jnp.float32),
+            occupancy=((prob * active).sum(axis=1) / active.sum()).astype(jnp.float32),
+        )
+        return draw, after
+
+    split, whole = batch_sharding(mesh), replicated(mesh)
+    draw = Draw(split, split, split, split, whole, whole)
+    return jax.jit(run, donate_argnums=0, out_shardings=(draw, selector_shardings))
+
+
+def make_generate(graph: nnx.GraphDef, sampling: Sampling, group: int, mesh: Mesh) -> Callable:
+    """Build the generation stage.
+
+    Args:
+        graph: the policy's, of ``nnx.split``.
+        sampling: how to draw.
+        group: G.
+        mesh: the devices.
+
+    Returns:
+        jitted ``(params, key, prompt int32[R, P], mask bool[R, P]) -> Rollouts``.
+    """
+
+    def run(params: PyTree, key: Key, prompt: Array, mask: Array) -> Rollouts:
+        return generate(nnx.merge(graph, params), key, prompt, mask, sampling, group)
+
+    split = batch_sharding(mesh)
+    return jax.jit(run, out_shardings=Rollouts(split, split, split, replicated(mesh)))
+
+
+def log_prob_function(graph: nnx.GraphDef, temperature: float) -> LogProbFunction:
+    """The policy as :func:`dpsjax.grpo.update.make_update` wants it.
+
+    Args:
+        graph: the policy's, of ``nnx.split``.
+        temperature: of the sampling.
+
+    Returns:
+        the function.
+    """
+
+    def run(params: PyTree, prompt: Array, prompt_mask: Array, tokens: Array, mask: Array):
+        model = nnx.merge(graph, params)
+        return token_log_probs(model, prompt, prompt_mask, tokens, mask, temperature=temperature)
+
+    return run
+
+
+def make_update(
+    selector: Selector, policy_update: UpdateFunction, mesh: Mesh, state_shardings: TrainState
+) -> Callable:
+    """Build the update stage: the belief learns, then the policy, then the counters.
+
+    Args:
+        selector: of :func:`watched`.
+        policy_update: of :func:`dpsjax.grpo.update.make_update`.
+        mesh: the devices.
+        state_shardings: a sharding for every leaf of the state.
+
+    Returns:
+        jitted ``(state, draw, groups, reference_params) -> (state, StepReport)``; it donates the
+        state. ``reference_params`` is None without a KL penalty.
+    """
+
+    def run(state: TrainState, draw: Draw, groups: Groups, reference: PyTree):
+        counted = groups.valid & (draw.index >= 0)[:, None]
+        trials = counted.sum(axis=1, dtype=jnp.int32)
+        passes = (groups.correct & counted).sum(axis=1, dtype=jnp.int32)
+        accept, belief = selectors.observe(selector, state.selector, draw.index, passes, trials)
+        batch = _loss_batch(draw, groups, counted, accept)
+        params, opt_state, metrics = policy_update(state.params, state.opt_state, batch, reference)
+        new = state._replace(
+            params=params,
+            opt_state=opt_state,
+            selector=belief,
+            step=state.step + 1,
+            position=state.position + (draw.index >= 0).sum(dtype=jnp.int32),
+            visits=_count_visits(state.visits, draw.index),
+        )
+        total = jnp.maximum(counted.sum(dtype=jnp.int32), 1).astype(jnp.float32)
+        report = StepReport(
+            index=draw.index,
+            passes=passes,
+            trials=trials,
+            accept=accept,
+            observed=hmm.solve_state(passes, trials, draw.predicted.shape[0]),
+            predicted=draw.predicted,
+            occupancy=draw.occupancy,
+            reward=jnp.where(counted, groups.rewards, 0).sum() / total,
+            tokens=batch.mask.sum(dtype=jnp.int32),
+            covered=(new.visits > 0).sum(dtype=jnp.int32),
+            update=metrics,
+        )
+        return new, report
+
+    return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, replicated(mesh)))
+
+
+def _loss_batch(draw: Draw, groups: Groups, counted: Array, accept: Array) -> RolloutBatch:
+    """What the policy update consumes."""
+    advantages = group_normalized(groups.rewards, counted)
+    return RolloutBatch(
+        index=draw.index,
+        prompt=draw.prompt,
+        prompt_mask=draw.prompt_mask,
+        tokens=groups.rollouts.tokens,
+        mask=groups.rollouts.mask & counted[:, :, None],
+        log_probs=groups.rollouts.log_probs,
+        advantages=advantages.values,
+        informative=advantages.informative,
+        accept=accept,
+        weight=draw.weight,
+    )
+
+
+def _count_visits(visits: Array, index: Array) -> Array:
+    """One more visit for each prompt of the batch; padding goes past the end and is dropped."""
+    rows = jnp.where(index < 0, visits.shape[0], index)
+    return visits.at[rows].add(1, mode="drop")
+
+
+def partial_probability(predicted: Float[Array, "K R"]) -> Float[Array, "R"]:
+    """Probability that a prompt is partially solved.
+
+    Args:
+        predicted: of every solve state.
+
+    Returns:
+        float32[R].
+    """
+    weights = jnp.asarray(partial_states(predicted.shape[0]), predicted.dtype)
+    return weights @ predicted
