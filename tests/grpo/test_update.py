@@ -25,6 +25,8 @@ from tests.grpo.stand_in import params as make_params
 from tests.oracles import grpo as oracle
 
 GRADIENT = optax.sgd(1.0)  # new = old - gradient
+# These programs run for microseconds and take seconds to optimise.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def settings(**changes):
@@ -34,7 +36,8 @@ def settings(**changes):
 @functools.cache
 def compiled(config, variant=None, optimizer=GRADIENT, function=log_prob_fn):
     """One jitted update for each choice, shared by the tests: compiling is what they cost."""
-    return jax.jit(make_update(config, function, optimizer, variant or Variant()))
+    update = make_update(config, function, optimizer, variant or Variant())
+    return jax.jit(update, compiler_options=QUICK)
 
 
 @functools.cache
@@ -179,7 +182,8 @@ def test_a_single_step_recomputes_old_probabilities_in_its_own_pass(whole):
 
     update = make_update(settings(), counted, GRADIENT, Variant(recompute_old=True))
     params = make_params(jnp.float64)
-    _, _, metrics = jax.jit(update)(params, GRADIENT.init(params), whole, None)
+    quick = jax.jit(update, compiler_options=QUICK)
+    _, _, metrics = quick(params, GRADIENT.init(params), whole, None)
     assert len(evaluations) == 1
     np.testing.assert_allclose(metrics.policy.ratio, 1, rtol=1e-6)
     exact, _ = log_prob_fn(params, *whole[1:5])
@@ -219,7 +223,7 @@ def test_repeated_updates_raise_what_had_a_positive_advantage():
     optimizer = make_optimizer(config)
     params = make_params()
     state = optimizer.init(params)
-    update = jax.jit(make_update(config, log_prob_fn, optimizer))
+    update = compiled(config, Variant(), optimizer)
 
     def gain(params):
         log_probs, _ = log_prob_fn(params, *part[1:5])
@@ -252,7 +256,7 @@ def test_low_precision_parameters_keep_their_dtype():
         outputs = log_prob_fn(params, *arguments)
         return jax.tree.map(lambda x: x.astype(jnp.float32), outputs)
 
-    update = jax.jit(make_update(config, wide, optimizer))
+    update = compiled(config, Variant(), optimizer, wide)
     new, state, metrics = update(params, optimizer.init(params), batch(), None)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, params)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, optimizer.init(params))

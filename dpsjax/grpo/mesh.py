@@ -1,0 +1,149 @@
+"""The update on a mesh of devices: one ``jax.jit`` with shardings and donated buffers.
+
+Three mesh axes: ``data`` and ``fsdp`` divide the prompts of a batch, ``fsdp`` and ``tensor`` divide
+the parameters (and the optimizer state with them), and all three together divide the prompts of
+the pool, whose belief is the largest array of a selector.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from dpsjax.grpo.batch import RolloutBatch
+from dpsjax.grpo.update import UpdateFunction
+from dpsjax.policy.sharding import MESH_AXES
+from dpsjax.types import PyTree
+
+BATCH_AXES = ("data", "fsdp")
+
+
+def make_mesh(
+    data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence | None = None
+) -> Mesh:
+    """A mesh with the axes ``data``, ``fsdp`` and ``tensor``.
+
+    Args:
+        data: Replicas of the parameters; each sees another part of a batch.
+        fsdp: Ways the parameters are divided by width; each sees another part of a batch.
+        tensor: Ways the parameters are divided by heads, MLP and vocabulary.
+        devices: The devices, ``data * fsdp * tensor`` of them; default all of every process.
+
+    Returns:
+        The mesh. Its axes are automatic: the compiler places what is not constrained.
+
+    Raises:
+        ValueError: The product of the axes is not the number of devices.
+    """
+    shape = (data, fsdp, tensor)
+    devices = jax.devices() if devices is None else devices
+    if min(shape) < 1 or int(np.prod(shape)) != len(devices):
+        raise ValueError(
+            f"data={data}, fsdp={fsdp}, tensor={tensor} is {int(np.prod(shape))} devices, and "
+            f"there are {len(devices)}: choose three factors of that number"
+        )
+    return jax.make_mesh(shape, MESH_AXES, (AxisType.Auto,) * len(shape), devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of every field of a batch: its prompts over ``data`` and ``fsdp``."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def prompt_axis_shardings(tree: PyTree, mesh: Mesh, num_prompts: int) -> PyTree:
+    """Shard the prompt axis, which is always last, over all devices.
+
+    Args:
+        tree: A selector's state: arrays or ``ShapeDtypeStruct``.
+        mesh: The mesh.
+        num_prompts: N. A last axis of this length is taken to be the prompt axis; where the
+            number of devices does not divide it, the array is replicated.
+
+    Returns:
+        Pytree of ``NamedSharding`` of the same structure.
+    """
+    divides = num_prompts % mesh.size == 0
+
+    def one(leaf) -> NamedSharding:
+        if not (divides and leaf.ndim > 0 and leaf.shape[-1] == num_prompts):
+            return replicated(mesh)
+        return NamedSharding(mesh, PartitionSpec(*(None,) * (leaf.ndim - 1), MESH_AXES))
+
+    return jax.tree.map(one, tree)
+
+
+def optimizer_shardings(
+    optimizer: optax.GradientTransformation, params: PyTree, param_shardings: PyTree, mesh: Mesh
+) -> PyTree:
+    """Shard an optimizer's moments as the parameters they belong to; replicate its counters.
+
+    Args:
+        optimizer: The optax transformation.
+        params: Parameters, arrays or ``ShapeDtypeStruct``.
+        param_shardings: A sharding for each of them, in the same structure.
+        mesh: The mesh.
+
+    Returns:
+        Pytree of ``NamedSharding`` in the structure of ``optimizer.init(params)``.
+    """
+    state = jax.eval_shape(optimizer.init, params)
+    return optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        state,
+        param_shardings,
+        transform_non_params=lambda _: replicated(mesh),
+    )
+
+
+def jit_update(
+    update: UpdateFunction,
+    optimizer: optax.GradientTransformation,
+    params: PyTree,
+    param_shardings: PyTree,
+    mesh: Mesh,
+    *,
+    with_reference: bool = False,
+) -> Callable:
+    """Compile an update for a mesh: inputs are placed, parameters and optimizer state donated.
+
+    Args:
+        update: From :func:`dpsjax.grpo.update.make_update`.
+        optimizer: The one that the update uses.
+        params: Parameters, arrays or ``ShapeDtypeStruct``; only their shapes are read.
+        param_shardings: A sharding for each of them, for example
+            ``dpsjax.policy.sharding.shardings(params, mesh)``.
+        mesh: The mesh.
+        with_reference: Whether reference parameters will be passed.
+
+    Returns:
+        The jitted ``(params, opt_state, batch, reference_params) -> (params, opt_state,
+        metrics)``, to be called (or lowered) within ``jax.set_mesh(mesh)`` when the policy
+        constrains its activations. ``params`` and ``opt_state`` must not be used afterwards; pass
+        a copy as ``reference_params``, never the same buffers.
+    """
+    moments = optimizer_shardings(optimizer, params, param_shardings, mesh)
+    reference = param_shardings if with_reference else None
+
+    def placed(params, opt_state, batch: RolloutBatch, reference_params=None):
+        rows, ways = batch.index.shape[0], mesh.shape["data"] * mesh.shape["fsdp"]
+        if rows % ways != 0:
+            raise ValueError(
+                f"a batch of {rows} prompts does not divide over data x fsdp = {ways} devices: "
+                "use a multiple, padding with rows of index -1"
+            )
+        return update(params, opt_state, batch, reference_params)
+
+    return jax.jit(
+        placed,
+        in_shardings=(param_shardings, moments, batch_sharding(mesh), reference),
+        out_shardings=(param_shardings, moments, replicated(mesh)),
+        donate_argnums=(0, 1),
+    )

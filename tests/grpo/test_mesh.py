@@ -1,0 +1,168 @@
+"""The sharded update on eight devices against one device, with the real policy."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from dpsjax.grpo.batch import RolloutBatch
+from dpsjax.grpo.config import GRPOConfig
+from dpsjax.grpo.mesh import (
+    batch_sharding,
+    jit_update,
+    make_mesh,
+    optimizer_shardings,
+    prompt_axis_shardings,
+)
+from dpsjax.grpo.optimizer import decays, make_optimizer
+from dpsjax.grpo.update import make_update
+from dpsjax.policy import Policy, PolicyConfig, shardings, token_log_probs
+from tests.grpo.stand_in import largest_difference
+
+B, G, T, P = 8, 4, 5, 4
+SHAPE = PolicyConfig(
+    vocab_size=16, width=16, mlp_width=32, layers=1, heads=4, kv_heads=2, head_dim=4,
+    attention_bias=True,
+)  # fmt: skip
+CONFIG = GRPOConfig(rollouts_per_prompt=G, learning_rate=1e-3, mini_batch=4, micro_batch=2 * G)
+WITH_KL = dataclasses.replace(CONFIG, kl_coefficient=0.01)
+OPTIMIZER = make_optimizer(CONFIG)
+STEPS = 5
+
+
+def make_batch(log_probs_of, seed):
+    rng = np.random.default_rng(seed)
+    prompt_mask = np.arange(P) >= rng.integers(0, P - 1, (B, 1))
+    batch = RolloutBatch(
+        index=jnp.asarray(np.where(np.arange(B) == 3, -1, np.arange(B)), jnp.int32),
+        prompt=jnp.asarray(rng.integers(1, 16, (B, P)), jnp.int32),
+        prompt_mask=jnp.asarray(prompt_mask),
+        tokens=jnp.asarray(rng.integers(1, 16, (B, G, T)), jnp.int32),
+        mask=jnp.asarray(np.arange(T) < rng.integers(1, T + 1, (B, G, 1))),
+        log_probs=jnp.zeros((B, G, T), jnp.float32),
+        advantages=jnp.asarray(rng.normal(0, 1, (B, G)), jnp.float32),
+        informative=jnp.asarray(np.arange(B) != 5),
+        accept=jnp.ones(B, bool),
+        weight=jnp.ones(B, jnp.float32),
+    )
+    return batch._replace(log_probs=log_probs_of(*batch[1:5]))
+
+
+@pytest.fixture(scope="module")
+def policy():
+    """Parameters, and the policy as a function of them."""
+    graph, params = nnx.split(Policy(SHAPE, rngs=nnx.Rngs(0)))
+
+    def log_prob_fn(params, prompt, prompt_mask, tokens, mask):
+        return token_log_probs(nnx.merge(graph, params), prompt, prompt_mask, tokens, mask)
+
+    return params, log_prob_fn
+
+
+@pytest.fixture(scope="module")
+def batches(policy):
+    params, log_prob_fn = policy
+    sampler = jax.jit(lambda *rest: log_prob_fn(params, *rest)[0])
+    return [make_batch(sampler, seed) for seed in range(STEPS)]
+
+
+def train(step, params, state, batches, reference):
+    """Parameters, optimizer state and metrics after each batch; checks that buffers are reused."""
+    results = []
+    for batch in batches:
+        given = (params, state)
+        params, state, metrics = step(params, state, batch, reference)
+        assert all(x.is_deleted() for x in jax.tree.leaves(given))
+        results.append(metrics)
+    return params, state, results
+
+
+@pytest.mark.parametrize(
+    ("axes", "config"),
+    [((2, 2, 2), CONFIG), pytest.param((1, 8, 1), WITH_KL, marks=pytest.mark.slow)],
+)
+def test_eight_devices_give_the_result_of_one(policy, batches, axes, config):
+    start, log_prob_fn = policy
+    update = make_update(config, log_prob_fn, OPTIMIZER)
+    reference = start if config.kl_coefficient else None
+    single = jax.jit(update, donate_argnums=(0, 1))
+    params = jax.tree.map(jnp.copy, start)
+    one = train(single, params, OPTIMIZER.init(params), batches, reference)
+
+    mesh = make_mesh(*axes)
+    placement = shardings(start, mesh)
+    step = jit_update(
+        update, OPTIMIZER, start, placement, mesh, with_reference=reference is not None
+    )
+    params = jax.tree.map(jnp.copy, jax.device_put(start, placement))
+    reference = None if reference is None else jax.device_put(start, placement)
+    state = OPTIMIZER.init(start)
+    state = jax.device_put(state, optimizer_shardings(OPTIMIZER, start, placement, mesh))
+    spread = jax.device_put(batches, batch_sharding(mesh))
+    with jax.set_mesh(mesh):
+        eight = train(step, params, state, spread, reference)
+
+    assert step._cache_size() == 1
+    chex.assert_trees_all_close(eight[2], one[2], rtol=2e-4, atol=1e-5)
+    assert largest_difference(*jax.device_get((eight[:2], one[:2]))) < 1e-4
+    assert largest_difference(*jax.device_get((eight[0], start))) > 1e-3
+    assert all(m.skipped_nonfinite == m.skipped_empty == 0 for m in one[2])
+    for x, sharding in zip(jax.tree.leaves(eight[0]), jax.tree.leaves(placement), strict=True):
+        assert x.sharding.is_equivalent_to(sharding, x.ndim)
+
+
+def test_parameters_and_moments_are_divided_alike(policy):
+    start, _ = policy
+    mesh = make_mesh(2, 2, 2)
+    placement = shardings(start, mesh)
+    moments = optimizer_shardings(OPTIMIZER, start, placement, mesh)
+    specs = [s.spec for s in jax.tree.leaves(moments)]
+    expected = [s.spec for s in jax.tree.leaves(placement)]
+    divided = [spec for spec in expected if any(spec)]
+    assert len(divided) >= 8
+    # Adam keeps two moments per parameter, and a counter.
+    assert specs == [PartitionSpec(), *expected, *expected]
+
+
+def test_norms_and_biases_of_the_real_policy_do_not_decay(policy):
+    flags = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): flag
+        for path, flag in jax.tree_util.tree_leaves_with_path(decays(policy[0]))
+    }
+    kept = {name for name, flag in flags.items() if not flag}
+    assert kept and all("norm" in name or "bias" in name for name in kept)
+    assert not any("norm" in name or "bias" in name for name in set(flags) - kept)
+    assert any("embed" in name for name in set(flags) - kept)
+
+
+def test_the_prompt_axis_of_a_belief_is_spread_over_every_device():
+    mesh = make_mesh(2, 2, 2)
+    state = {"mu": jnp.zeros((3, 64)), "alpha": jnp.zeros((3, 3, 64)), "step": jnp.zeros(())}
+    got = prompt_axis_shardings(state, mesh, 64)
+    every = ("data", "fsdp", "tensor")
+    assert got["mu"].spec == PartitionSpec(None, every)
+    assert got["alpha"].spec == PartitionSpec(None, None, every)
+    assert got["step"].spec == PartitionSpec()
+    placed = jax.device_put(state, got)
+    assert placed["mu"].addressable_shards[0].data.shape == (3, 8)
+    odd = prompt_axis_shardings({"mu": jnp.zeros((3, 63))}, mesh, 63)
+    assert odd["mu"].spec == PartitionSpec()
+
+
+def test_a_mesh_that_does_not_fit_is_refused(policy, batches):
+    with pytest.raises(ValueError, match="data=2, fsdp=2, tensor=1 is 4 devices, and there are 8"):
+        make_mesh(2, 2, 1)
+    start, log_prob_fn = policy
+    update = make_update(CONFIG, log_prob_fn, OPTIMIZER)
+    mesh = make_mesh(2, 2, 2)
+    step = jit_update(update, OPTIMIZER, start, shardings(start, mesh), mesh)
+    shapes = jax.eval_shape(lambda: (start, OPTIMIZER.init(start), batches[0]))
+    params, state, batch = shapes
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((6, *x.shape[1:]), x.dtype), batch)
+    with pytest.raises(ValueError, match="6"):
+        step.lower(params, state, batch, None)
