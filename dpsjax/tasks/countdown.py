@@ -15,7 +15,7 @@ import importlib.resources
 import itertools
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def countdown(
         num_test: number of held-out problems, all different, never a training problem.
         seed: seed of the draw.
         sizes: how many numbers a problem may have.
-        weights: relative frequency of each of ``sizes``.
+        weights: share of each of ``sizes``, relative; exact but for rounding, in both splits.
         numbers: smallest and largest number.
         targets: smallest and largest target.
         response_tokens: budget of a response; problems without a solution that fits are not drawn.
@@ -109,7 +109,7 @@ def countdown(
     >>> task = countdown(num_train=4, num_test=2)
     >>> problem = task.train[0]
     >>> problem.source, problem.prompt
-    ('5 numbers', '73 13 60 55 4=74:')
+    ('4 numbers', '13 3 28 86=74:')
     """
     if not 0.0 <= format_reward < 1.0:
         raise ValueError(f"format_reward must be in [0, 1), got {format_reward}")
@@ -193,7 +193,9 @@ def warm_start(
         ValueError: a setting is out of range.
     """
     difficulty = _Difficulty(tuple(sizes), tuple(weights), numbers, targets, response_tokens)
-    draws = _draws("warm", seed, difficulty, distinct=False)
+    rng = random.Random(f"countdown warm {seed}")
+    endless = (rng.choices(difficulty.sizes, difficulty.weights)[0] for _ in itertools.count())
+    draws = _draws(rng, endless, "warm", difficulty, distinct=False)
     return ((_prompt(numbers, target), solution) for numbers, target, solution in draws)
 
 
@@ -253,16 +255,25 @@ def _split(identity: str) -> str:
     return "train" if share < _TEST_SHARES + _TRAIN_SHARES else "warm"
 
 
+def _quotas(count: int, difficulty: _Difficulty) -> list[int]:
+    """``count`` sizes in the proportions of the weights, as exactly as whole numbers allow."""
+    total = sum(difficulty.weights)
+    shares = [count * weight / total for weight in difficulty.weights]
+    counts = [int(share) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
+    for index in by_remainder[: count - sum(counts)]:
+        counts[index] += 1
+    return [size for size, n in zip(difficulty.sizes, counts, strict=True) for _ in range(n)]
+
+
 def _draws(
-    split: str, seed: int, difficulty: _Difficulty, distinct: bool
+    rng: random.Random, sizes: Iterable[int], split: str, difficulty: _Difficulty, distinct: bool
 ) -> Iterator[tuple[list[int], int, str]]:
-    """Endless (numbers, target, solution) of one split, the sizes at their weights."""
-    rng = random.Random(f"countdown {split} {seed}")
+    """One (numbers, target, solution) of a split for each of ``sizes``."""
     first, last = difficulty.numbers
     low, high = difficulty.targets
     seen: set[str] = set()
-    while True:
-        size = rng.choices(difficulty.sizes, difficulty.weights)[0]
+    for size in sizes:
         for _ in range(_MAX_DRAWS):
             numbers = [first + int(rng.random() * (last - first + 1)) for _ in range(size)]
             tree = random_tree(rng, numbers)
@@ -282,8 +293,11 @@ def _draws(
 
 
 def _distinct(split: str, count: int, seed: int, difficulty: _Difficulty) -> tuple[Problem, ...]:
-    """The first ``count`` different problems of a split."""
-    draws = itertools.islice(_draws(split, seed, difficulty, distinct=True), count)
+    """``count`` different problems of a split, in random order."""
+    rng = random.Random(f"countdown {split} {seed}")
+    sizes = _quotas(count, difficulty)
+    rng.shuffle(sizes)
+    draws = _draws(rng, sizes, split, difficulty, distinct=True)
     return tuple(_problem(numbers, target) for numbers, target, _ in draws)
 
 
