@@ -8,7 +8,7 @@ Annotations are jaxtyping's; they cost nothing at run time and are enforced in t
 
 from typing import Any
 
-import jax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped, UInt
 
 PyTree = Any
@@ -17,6 +17,7 @@ Scalar = float | int | Float[Array, ""] | Int[Array, ""]
 
 __all__ = [
     "Array",
+    "ArrayLike",
     "Bool",
     "Float",
     "Int",
@@ -25,5 +26,4 @@ __all__ = [
     "Scalar",
     "Shaped",
     "UInt",
-    "jax",
 ]

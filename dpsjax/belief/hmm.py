@@ -33,7 +33,7 @@ import numpy as np
 
 from dpsjax import checks
 from dpsjax.belief import rows
-from dpsjax.types import Array, Float, Int
+from dpsjax.types import Array, ArrayLike, Float, Int
 
 UNSOLVED, PARTIAL, SOLVED = 0, 1, 2
 
@@ -263,17 +263,15 @@ def merge_states(
     return jnp.where(first, index, -1), jnp.where(same, state, mixed)
 
 
-def update(
-    params: Params, belief: Belief, index: Int[Array, "B"], state: Int[Array, "B"]
-) -> Belief:
+def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -> Belief:
     """One training step: decay, observe ``B`` prompts, predict all ``N``.
 
     Args:
         params: the hyperparameters.
         belief: N prompts; donate it under ``jit``.
-        index: which prompts were rolled out. -1 is padding. Repeated ids are merged
+        index: int32[B], which prompts were rolled out. -1 is padding. Repeated ids are merged
             (:func:`merge_states`).
-        state: their states, 0..K-1.
+        state: int32[B], their states, 0..K-1.
 
     Returns:
         the belief after the step.
@@ -322,14 +320,12 @@ def update(
     )
 
 
-def solve_state(
-    passes: Int[Array, "B"], trials: Int[Array, "B"], num_states: int = 3
-) -> Int[Array, "B"]:
+def solve_state(passes: ArrayLike, trials: ArrayLike, num_states: int = 3) -> Int[Array, "B"]:
     """The state that a group of rollouts reveals, in exact integer arithmetic.
 
     Args:
-        passes: rollouts that passed.
-        trials: rollouts made.
+        passes: int32[B], rollouts that passed.
+        trials: int32[B], rollouts made.
         num_states: 3: none, some, all. 5 and 7: finer cuts of the success rate
             (:data:`PARTITIONS`). 2: 0 where the group agrees (none or all), 1 where it is mixed.
 
@@ -356,7 +352,7 @@ def solve_state(
 
 
 def partition_state(
-    passes: Int[Array, "B"], trials: Int[Array, "B"], cuts: tuple[tuple[int, int, bool], ...]
+    passes: ArrayLike, trials: ArrayLike, cuts: tuple[tuple[int, int, bool], ...]
 ) -> Int[Array, "B"]:
     """The number of cuts below each success rate; your own partition as data.
 
@@ -368,6 +364,7 @@ def partition_state(
     Returns:
         int32[B] in 0..K-1.
     """
+    passes, trials = jnp.asarray(passes, jnp.int32), jnp.asarray(trials, jnp.int32)
     below = []
     for numerator, denominator, closed in cuts:
         excess = passes * denominator - numerator * trials

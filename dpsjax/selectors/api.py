@@ -7,7 +7,7 @@ from dpsjax import checks
 from dpsjax.belief import rows
 from dpsjax.selectors.draw import draw
 from dpsjax.selectors.protocol import Batch, ChainState, Evidence, Proposal, Selector
-from dpsjax.types import Array, Bool, Int, Key
+from dpsjax.types import Array, ArrayLike, Bool, Key
 
 
 def _num_rows(state) -> int:
@@ -71,9 +71,9 @@ def select(
 def observe(
     selector: Selector,
     state: ChainState,
-    index: Int[Array, "B"],
-    passes: Int[Array, "B"],
-    trials: Int[Array, "B"],
+    index: ArrayLike,
+    passes: ArrayLike,
+    trials: ArrayLike,
     *,
     axis_name: str | None = None,
 ) -> tuple[Bool[Array, "B"], ChainState]:
