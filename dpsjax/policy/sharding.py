@@ -103,7 +103,7 @@ def shardings(params: PyTree, mesh: Mesh) -> PyTree:
         Pytree of the same structure.
     """
 
-    def one(path: tuple, leaf: Array) -> NamedSharding:
+    def one(path: tuple, leaf: Array | jax.ShapeDtypeStruct) -> NamedSharding:
         names = _names(path)
         letters = axis_letters(names) if names else ""
         if len(letters) != leaf.ndim or any(letter not in PARAMETER_AXES for letter in letters):
