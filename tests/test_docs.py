@@ -1,0 +1,54 @@
+"""Examples run, public names are documented, links inside the repository resolve."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+import dpsjax
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def modules():
+    names = [info.name for info in pkgutil.walk_packages(dpsjax.__path__, "dpsjax.")]
+    return ["dpsjax", *(name for name in names if not name.endswith("__main__"))]
+
+
+def test_readme_examples():
+    """All blocks in order, in one namespace, as a reader would type them."""
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 3
+    namespace: dict = {}
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), namespace)
+
+
+def test_readme_paths_exist():
+    for path in re.findall(r"`((?:dpsjax|tests|benchmarks|experiments)/[\w/.]*)`", README):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("name", modules())
+def test_docstring_examples(name):
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
+        failed, _ = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+
+
+@pytest.mark.parametrize("name", modules())
+def test_public_names_are_documented(name):
+    module = importlib.import_module(name)
+    assert module.__doc__, name
+    for attribute, value in vars(module).items():
+        mine = inspect.getmodule(value) is module
+        if attribute.startswith("_") or not mine or not callable(value):
+            continue
+        assert inspect.getdoc(value), f"{name}.{attribute}"
