@@ -42,6 +42,7 @@ __all__ = [
     "PARAMETER_AXES",
     "axis_letters",
     "constrain",
+    "parameter_path",
     "partition_spec",
     "shardings",
 ]
@@ -59,7 +60,7 @@ def axis_letters(path: tuple[str, ...]) -> str:
     return "l" + letters if "layers" in path[:-1] else letters
 
 
-def _names(path: tuple) -> tuple[str, ...]:
+def parameter_path(path: tuple) -> tuple[str, ...]:
     """Dictionary keys of a pytree path; the last part, a Param's own attribute, is dropped."""
     return tuple(str(part.key) for part in path if isinstance(part, jax.tree_util.DictKey))
 
@@ -75,8 +76,8 @@ def partition_spec(
     An axis that its mesh axes do not divide is replicated (2 key/value heads on ``tensor=4``),
     and so is one whose mesh axis the mesh does not have.
 
-    >>> partition_spec("dnh", (96, 4, 24), {"fsdp": 2, "tensor": 8}) == PartitionSpec("fsdp", None, None)
-    True
+    >>> tuple(partition_spec("dnh", (96, 4, 24), {"fsdp": 2, "tensor": 8}))
+    ('fsdp', None, None)
     """
     entries = []
     for letter, size in zip(letters, shape, strict=True):
@@ -104,7 +105,7 @@ def shardings(params: PyTree, mesh: Mesh) -> PyTree:
     """
 
     def one(path: tuple, leaf: Array | jax.ShapeDtypeStruct) -> NamedSharding:
-        names = _names(path)
+        names = parameter_path(path)
         letters = axis_letters(names) if names else ""
         if len(letters) != leaf.ndim or any(letter not in PARAMETER_AXES for letter in letters):
             letters, spec = "", PartitionSpec()  # a counter or another scalar of an optimizer
