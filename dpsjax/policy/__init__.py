@@ -4,7 +4,8 @@ from dpsjax.policy.config import Compute, PolicyConfig, Rope, tiny_config
 from dpsjax.policy.decode import Rollouts, Sampling, generate
 from dpsjax.policy.log_probs import token_log_probs
 from dpsjax.policy.sharding import shardings
-from dpsjax.policy.transformer import Policy
+from dpsjax.policy.transformer import Policy, abstract_policy
+from dpsjax.policy.weights import load_weights, save_weights
 
 __all__ = [
     "Compute",
@@ -13,7 +14,10 @@ __all__ = [
     "Rollouts",
     "Rope",
     "Sampling",
+    "abstract_policy",
     "generate",
+    "load_weights",
+    "save_weights",
     "shardings",
     "tiny_config",
     "token_log_probs",

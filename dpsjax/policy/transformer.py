@@ -7,6 +7,7 @@ their prompt's keys and values, which exist once per prompt; one token ``[B, G, 
 at its prompt and at its own cache.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from dpsjax.policy.config import Compute, PolicyConfig, Rope
 from dpsjax.policy.sharding import constrain
 from dpsjax.types import Array, Bool, Float, Int, PyTree, Shaped
 
-__all__ = ["Block", "KeyValue", "Layer", "Policy", "rms_norm", "rope_angles"]
+__all__ = ["Block", "KeyValue", "Layer", "Policy", "abstract_policy", "rms_norm", "rope_angles"]
 
 _MASKED = -1e30  # finite: a row without any visible key stays free of NaN, also in its gradient
 
@@ -49,7 +50,7 @@ class Block(NamedTuple):
 
 def rms_norm(x: Shaped[Array, "*shape d"], scale: Array, eps: float) -> Shaped[Array, "*shape d"]:
     """Root-mean-square norm (Zhang and Sennrich 2019), computed in float32."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(jnp.float32)
     mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
     unit = wide * jax.lax.rsqrt(mean_square + jnp.asarray(eps, wide.dtype))
     return (unit * scale.astype(wide.dtype).reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
@@ -113,9 +114,9 @@ def _attend(query: Array, blocks: list[tuple[KeyValue, Array]]) -> Array:
     for other in scores[1:]:
         peak = jnp.maximum(peak, other.max(axis=-1, keepdims=True))
     weights = [jnp.exp(score - jax.lax.stop_gradient(peak)) for score in scores]
-    total = sum(weight.sum(axis=-1, keepdims=True) for weight in weights)
-    mixed = sum(_gather(weight, kv.value) for weight, (kv, _) in zip(weights, blocks, strict=True))
-    return mixed / total
+    totals = [weight.sum(axis=-1, keepdims=True) for weight in weights]
+    mixed = [_gather(weight, kv.value) for weight, (kv, _) in zip(weights, blocks, strict=True)]
+    return functools.reduce(jnp.add, mixed) / functools.reduce(jnp.add, totals)
 
 
 class Layer(nnx.Module):
@@ -321,6 +322,19 @@ class Policy(nnx.Module):
         size = tokens.shape[1]
         causal = jnp.tril(jnp.ones((size, size), bool))[None, None] & mask[:, None, None, :]
         return self.segment(tokens[:, None], positions[:, None], causal)[0][:, 0]
+
+
+def abstract_policy(
+    config: PolicyConfig, compute: Compute | None = None
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """Graph definition and parameter shapes of a policy, without computing or storing anything.
+
+    Returns:
+        ``(graphdef, params)``: ``nnx.merge(graphdef, arrays)`` makes a policy of loaded arrays;
+        ``params`` has ``jax.ShapeDtypeStruct`` for leaves.
+    """
+    policy = nnx.eval_shape(lambda: Policy(config, compute, rngs=nnx.Rngs(0)))
+    return nnx.split(policy)
 
 
 def _remat(body, compute: Compute):

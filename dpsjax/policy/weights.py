@@ -1,0 +1,313 @@
+"""Weights in and out of safetensors files, under the names of Qwen and Llama checkpoints.
+
+A parameter here and a tensor there differ in name, axis order and in how axes are merged, and all
+of that is one table. Reading goes straight into shards: a device's slice of a parameter is a slice
+of stored tensors, and nothing else is read for it.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_dtypes  # noqa: F401 (registers bfloat16 with NumPy, which safetensors needs to read it)
+import numpy as np
+import safetensors
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, SingleDeviceSharding
+from safetensors.numpy import save_file
+
+from dpsjax.policy.config import PolicyConfig
+from dpsjax.policy.sharding import axis_letters, parameter_path, shardings
+from dpsjax.policy.transformer import abstract_policy
+from dpsjax.types import PyTree
+
+__all__ = ["load_tensors", "load_weights", "save_weights", "stored_tensors", "write_atomically"]
+
+_CONFIG_KEY = "policy_config"
+
+
+class Stored(NamedTuple):
+    """Where a parameter is kept.
+
+    Attributes:
+        name: of the tensor; below ``model.layers.<i>.`` for a layer's.
+        axes: letters of each stored axis; ``"nh"`` is heads and head size merged.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+
+
+STORED: Mapping[str, Stored] = {
+    "embed_vd": Stored("model.embed_tokens.weight", ("v", "d")),
+    "norm_d": Stored("model.norm.weight", ("d",)),
+    "head_dv": Stored("lm_head.weight", ("v", "d")),
+    "attention_norm_d": Stored("input_layernorm.weight", ("d",)),
+    "query_dnh": Stored("self_attn.q_proj.weight", ("nh", "d")),
+    "key_dmh": Stored("self_attn.k_proj.weight", ("mh", "d")),
+    "value_dmh": Stored("self_attn.v_proj.weight", ("mh", "d")),
+    "out_nhd": Stored("self_attn.o_proj.weight", ("d", "nh")),
+    "query_bias_nh": Stored("self_attn.q_proj.bias", ("nh",)),
+    "key_bias_mh": Stored("self_attn.k_proj.bias", ("mh",)),
+    "value_bias_mh": Stored("self_attn.v_proj.bias", ("mh",)),
+    "query_norm_h": Stored("self_attn.q_norm.weight", ("h",)),
+    "key_norm_h": Stored("self_attn.k_norm.weight", ("h",)),
+    "mlp_norm_d": Stored("post_attention_layernorm.weight", ("d",)),
+    "gate_df": Stored("mlp.gate_proj.weight", ("f", "d")),
+    "up_df": Stored("mlp.up_proj.weight", ("f", "d")),
+    "down_fd": Stored("mlp.down_proj.weight", ("d", "f")),
+}
+
+
+def _tensor_name(parameter: str, layer: int | None) -> str:
+    name = STORED[parameter].name
+    return name if layer is None else f"model.layers.{layer}.{name}"
+
+
+def _sizes(config: PolicyConfig) -> dict[str, int]:
+    return {
+        "v": config.vocab_size,
+        "d": config.width,
+        "f": config.mlp_width,
+        "n": config.heads,
+        "m": config.kv_heads,
+        "h": config.head_dim,
+    }
+
+
+def _to_stored(array: np.ndarray, letters: str, axes: tuple[str, ...]) -> np.ndarray:
+    """Reorder and merge the axes of one layer's parameter."""
+    order = [letters.index(letter) for letter in "".join(axes)]
+    sizes = dict(zip(letters, array.shape, strict=True))
+    shape = [int(np.prod([sizes[letter] for letter in axis])) for axis in axes]
+    return np.ascontiguousarray(array.transpose(order).reshape(shape))
+
+
+def _stored_slices(
+    index: Mapping[str, slice], sizes: Mapping[str, int], axes: tuple[str, ...]
+) -> tuple[slice, ...]:
+    """Slices of a stored tensor that hold a parameter's slices; only leading letters are cut."""
+    slices = []
+    for axis in axes:
+        inner = int(np.prod([sizes[letter] for letter in axis[1:]]))
+        start, stop, _ = index[axis[0]].indices(sizes[axis[0]])
+        slices.append(slice(start * inner, stop * inner))
+    return tuple(slices)
+
+
+def _from_stored(
+    tensor: np.ndarray, index: Mapping[str, slice], sizes: Mapping[str, int], letters: str, axes
+) -> np.ndarray:
+    """Undo ``_to_stored`` on the slices that ``index`` names."""
+    stored = "".join(axes)
+    spans = {k: len(range(*index[k].indices(sizes[k]))) for k in stored}
+    tensor = tensor.reshape([spans[letter] for letter in stored])
+    return tensor.transpose([stored.index(letter) for letter in letters])
+
+
+def _on_host(array: jax.Array) -> np.ndarray:
+    """The whole array, also when other processes hold parts of it."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def stored_tensors(params: PyTree, dtype: Any = np.float32) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of a checkpoint, one at a time, by name.
+
+    Args:
+        params: state of a ``Policy``. In a run of several processes, all must iterate.
+        dtype: of the written tensors, ``np.float32`` or ``ml_dtypes.bfloat16``.
+
+    Yields:
+        ``(name, array)`` under the names of Qwen and Llama checkpoints.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = parameter_path(path)
+        letters, stored = axis_letters(names), STORED[names[-1]]
+        if letters[0] != "l":
+            yield (
+                _tensor_name(names[-1], None),
+                _to_stored(_on_host(leaf).astype(dtype), letters, stored.axes),
+            )
+            continue
+        for layer in range(leaf.shape[0]):
+            array = _on_host(leaf[layer]).astype(dtype)
+            yield _tensor_name(names[-1], layer), _to_stored(array, letters[1:], stored.axes)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file beside its place and move it there: readers see all of it or the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(Path(name))
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def save_weights(path: str | Path, config: PolicyConfig, params: PyTree) -> None:
+    """Write a policy as one safetensors file with its configuration in the header.
+
+    The tensors have the names and shapes of a Qwen or Llama checkpoint, float32. The file appears
+    at once or not at all. With several processes, all must call this; process 0 writes.
+
+    Args:
+        path: of the file, ``*.safetensors``.
+        config: the architecture.
+        params: state of a ``Policy``.
+    """
+    tensors = dict(stored_tensors(params))
+    metadata = {"format": "pt", _CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True)}
+    if jax.process_index() == 0:
+        write_atomically(Path(path), lambda part: save_file(tensors, part, metadata=metadata))
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Header of a safetensors file, checked against the file's size.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no safetensors file or ends too early; names file and tensor.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"weights file {path} does not exist")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise ValueError(f"{path}: truncated or not a safetensors file ({size} bytes)")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise ValueError(f"{path}: not a safetensors file: {error}") from error
+    for name, entry in header.items():
+        if name != "__metadata__" and entry["data_offsets"][1] > size - 8 - length:
+            raise ValueError(
+                f"{path}: truncated: tensor {name!r} ends at byte "
+                f"{entry['data_offsets'][1] + 8 + length}, the file at {size}; copy it again"
+            )
+    return header
+
+
+def _expected(config: PolicyConfig, params: PyTree) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors a configuration needs."""
+    sizes, expected = _sizes(config), {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = parameter_path(path)
+        axes = STORED[names[-1]].axes
+        shape = tuple(int(np.prod([sizes[letter] for letter in axis])) for axis in axes)
+        stacked = axis_letters(names)[0] == "l"
+        for layer in range(leaf.shape[0]) if stacked else [None]:
+            expected[_tensor_name(names[-1], layer)] = shape
+    return expected
+
+
+def _locate(
+    files: Iterable[Path], expected: Mapping[str, tuple[int, ...]], ignore: tuple[str, ...]
+) -> dict[str, Path]:
+    """Which file holds each expected tensor, after checking names and shapes of all."""
+    where: dict[str, Path] = {}
+    files = list(files)
+    for path in files:
+        for name, entry in _header(path).items():
+            if name == "__metadata__" or name.endswith(ignore):
+                continue
+            if name not in expected:
+                raise ValueError(
+                    f"{path}: tensor {name!r} has no place in this configuration "
+                    "(a bias, norm or head too many?)"
+                )
+            if tuple(entry["shape"]) != expected[name]:
+                raise ValueError(
+                    f"{path}: tensor {name!r} has shape {tuple(entry['shape'])}, "
+                    f"the configuration needs {expected[name]}"
+                )
+            where[name] = path
+    if missing := sorted(set(expected) - set(where)):
+        names = ", ".join(map(str, files))
+        raise ValueError(f"{names}: tensor {missing[0]!r} is missing ({len(missing)} in all)")
+    return where
+
+
+def load_tensors(config: PolicyConfig, files: Iterable[Path], mesh: Mesh | None = None) -> PyTree:
+    """Read parameters from safetensors files, each device its own slices.
+
+    Args:
+        config: the architecture.
+        files: that together hold every tensor.
+        mesh: to place the parameters on by ``shardings``; None for the default device.
+
+    Returns:
+        float32 state of a ``Policy``.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: a tensor is missing, unknown, of the wrong shape or cut off; names file and
+            tensor.
+    """
+    _, shapes = abstract_policy(config)
+    # buffers of older exporters, and the copy of the embedding some write for tied heads
+    ignore = ("rotary_emb.inv_freq", *(("lm_head.weight",) if config.tied_embeddings else ()))
+    where = _locate(files, _expected(config, shapes), ignore)
+    sizes = _sizes(config)
+    if mesh is None:
+        device = SingleDeviceSharding(jax.local_devices()[0])
+        places = jax.tree.map(lambda _: device, shapes)
+    else:
+        places = shardings(shapes, mesh)
+    handles = {path: safetensors.safe_open(path, framework="np") for path in set(where.values())}
+
+    def read(names: tuple[str, ...], index: tuple[slice, ...]) -> np.ndarray:
+        letters, axes = axis_letters(names), STORED[names[-1]].axes
+        spans = dict(zip(letters, index, strict=True))
+        own = letters.removeprefix("l")
+        slices = _stored_slices(spans, sizes, axes)
+        layers = [None] if own == letters else range(*index[0].indices(config.layers))
+        parts = []
+        for layer in layers:
+            name = _tensor_name(names[-1], layer)
+            part = handles[where[name]].get_slice(name)[slices]
+            parts.append(_from_stored(part, spans, sizes, own, axes).astype(np.float32))
+        return parts[0] if own == letters else np.stack(parts)
+
+    def place(path: tuple, leaf: jax.ShapeDtypeStruct, sharding) -> jax.Array:
+        names = parameter_path(path)
+
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            return read(names, index or (slice(None),) * len(leaf.shape))
+
+        return jax.make_array_from_callback(leaf.shape, sharding, part)
+
+    return jax.tree_util.tree_map_with_path(place, shapes, places)
+
+
+def load_weights(path: str | Path, *, mesh: Mesh | None = None) -> tuple[PolicyConfig, PyTree]:
+    """Read a file of ``save_weights``.
+
+    Args:
+        path: of the file.
+        mesh: to place the parameters on; None for the default device.
+
+    Returns:
+        ``(config, params)``; ``nnx.merge(abstract_policy(config)[0], params)`` is the policy.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not such a file, or a tensor is missing, of the wrong shape or cut off.
+    """
+    path = Path(path)
+    text = _header(path).get("__metadata__", {}).get(_CONFIG_KEY)
+    if text is None:
+        raise ValueError(
+            f"{path} holds no policy configuration; load a checkpoint folder with load_checkpoint"
+        )
+    config = PolicyConfig.from_dict(json.loads(text))
+    return config, load_tensors(config, [path], mesh)

@@ -1,0 +1,184 @@
+"""Sampling: agreement with the full forward pass, exact truncation, early exit, row-wise keys."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dpsjax.policy import Sampling, generate, shardings, token_log_probs
+from dpsjax.policy.decode import truncate_logits
+from tests.oracles import transformer as oracle
+from tests.policy.conftest import CONFIG, VARIANTS, left_padded, make_policy
+
+run = jax.jit(generate, static_argnames=("sampling", "group"))
+score = jax.jit(token_log_probs, static_argnames="chunk")
+SAMPLING = Sampling(max_tokens=9, stop_ids=(1, 2), pad_id=0)
+LENGTHS = (5, 1, 3, 4)
+
+
+@jax.jit
+def full_logits(policy, tokens, mask):
+    positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+    return policy.logits(policy(tokens, positions, mask))
+
+
+@functools.cache
+def prompts(vocab=CONFIG.vocab_size):
+    return left_padded(LENGTHS, 5, vocab)
+
+
+@pytest.fixture(scope="module")
+def rollouts(policy):
+    return run(policy, jax.random.key(7), *prompts(), SAMPLING, group=3)
+
+
+@pytest.mark.parametrize(("name", "temperature"), [("qwen2", 1.0), ("qwen3", 0.6)])
+def test_sampled_log_probs_are_those_of_a_full_forward_pass(name, temperature, compute_scan):
+    compute = compute_scan if name == "qwen3" else None
+    policy = make_policy(VARIANTS[name], compute)
+    sampling = Sampling(max_tokens=9, temperature=temperature, top_k=7, stop_ids=(1,))
+    out = run(policy, jax.random.key(1), *prompts(), sampling, group=2)
+    scale = jnp.float32(temperature)
+    again, _ = score(policy, *prompts(), out.tokens, out.mask, temperature=scale, chunk=4)
+    assert float(out.log_probs.min()) < -1
+    np.testing.assert_allclose(out.log_probs, again, atol=1e-4)
+
+
+def test_stop_token_is_the_last_real_token_and_padding_follows(rollouts):
+    tokens, mask = np.asarray(rollouts.tokens), np.asarray(rollouts.mask)
+    ended = 0
+    for row, real in zip(tokens.reshape(-1, 9), mask.reshape(-1, 9), strict=True):
+        length = real.sum()
+        assert real[:length].all() and (row[length:] == 0).all()
+        assert not np.isin(row[: length - 1], (1, 2)).any()
+        if length < 9:
+            assert row[length - 1] in (1, 2)
+            ended += 1
+    assert 0 < ended < len(tokens.reshape(-1, 9))
+    assert (np.asarray(rollouts.log_probs)[~mask] == 0).all()
+
+
+def test_left_padding_does_not_change_a_response(policy, rollouts):
+    prompt, mask = prompts()
+    wide = jnp.concatenate([jnp.full((4, 2), 9, jnp.int32), prompt], axis=1)
+    wide_mask = jnp.concatenate([jnp.zeros((4, 2), bool), mask], axis=1)
+    other = run(policy, jax.random.key(7), wide, wide_mask, SAMPLING, group=3)
+    np.testing.assert_array_equal(other.tokens, rollouts.tokens)
+    np.testing.assert_allclose(other.log_probs, rollouts.log_probs, atol=1e-5)
+
+
+def test_a_row_does_not_depend_on_the_rows_after_it(policy, rollouts):
+    prompt, mask = prompts()
+    half = run(policy, jax.random.key(7), prompt[:2], mask[:2], SAMPLING, group=3)
+    np.testing.assert_array_equal(half.tokens, rollouts.tokens[:2])
+
+
+def test_rows_steps_and_keys_draw_differently(policy):
+    prompt, mask = (jnp.repeat(x[:1], 8, axis=0) for x in prompts())
+    sampling = Sampling(max_tokens=8, temperature=3.0)
+    one = np.asarray(run(policy, jax.random.key(0), prompt, mask, sampling, group=8).tokens)
+    two = np.asarray(run(policy, jax.random.key(1), prompt, mask, sampling, group=8).tokens)
+    assert len(np.unique(one.reshape(64, 8), axis=0)) == 64
+    assert (one != two).mean() > 0.5
+
+
+def test_greedy_takes_the_most_likely_token_and_needs_no_key(policy):
+    sampling = Sampling(max_tokens=6, temperature=0.0)
+    out = run(policy, jax.random.key(0), *prompts(), sampling, group=2)
+    other = run(policy, jax.random.key(1), *prompts(), sampling, group=2)
+    np.testing.assert_array_equal(out.tokens, other.tokens)
+    np.testing.assert_array_equal(out.tokens[:, 0], out.tokens[:, 1])
+    prompt, mask = prompts()
+    whole = jnp.concatenate([prompt, out.tokens[:, 0]], axis=1)
+    seen = jnp.concatenate([mask, out.mask[:, 0]], axis=1)
+    logits = full_logits(policy, whole, seen)
+    np.testing.assert_array_equal(logits[:, 4:-1].argmax(-1), out.tokens[:, 0])
+    best = jax.nn.log_softmax(logits[:, 4:-1]).max(-1)
+    np.testing.assert_allclose(best, out.log_probs[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (6, 0.8)])
+def test_first_tokens_follow_the_truncated_distribution(policy, top_k, top_p):
+    prompt, mask = (jnp.repeat(x[:1], 16, axis=0) for x in prompts())
+    sampling = Sampling(max_tokens=1, temperature=1.3, top_k=top_k, top_p=top_p)
+    draws = []
+    for seed in range(4):
+        out = run(policy, jax.random.key(seed), prompt, mask, sampling, group=256)
+        draws.append(np.asarray(out.tokens).reshape(-1))
+    counts = np.bincount(np.concatenate(draws), minlength=CONFIG.vocab_size)
+    logits = np.asarray(full_logits(policy, prompt[:1], mask[:1])[0, -1])
+    probs = oracle.truncated_probs(logits, 1.3, top_k, top_p)
+    assert (counts[probs == 0] == 0).all()
+    expected = probs[probs > 0] * counts.sum()
+    statistic = ((counts[probs > 0] - expected) ** 2 / expected).sum()
+    freedom = len(expected) - 1
+    assert statistic <= freedom + 5 * np.sqrt(2 * freedom) + 1e-9
+
+
+def test_truncation_is_exact_for_every_setting():
+    logits = np.random.default_rng(0).normal(size=(20, 11)).astype(np.float32) * 2
+    for top_k in (0, 1, 3, 11, 50):
+        for top_p in (0.05, 0.5, 0.9, 0.999, 1.0):
+            kept = np.isfinite(np.asarray(truncate_logits(jnp.asarray(logits), top_k, top_p)))
+            for row in range(20):
+                truth = oracle.truncated_probs(logits[row], 1.0, top_k, top_p) > 0
+                np.testing.assert_array_equal(kept[row], truth)
+
+
+def test_decoding_stops_when_every_row_has_stopped(policy):
+    sampling = Sampling(max_tokens=40, stop_ids=tuple(range(6)))
+    out = run(policy, jax.random.key(0), *prompts(), sampling, group=2)
+    longest = int(np.asarray(out.mask).sum(-1).max())
+    assert int(out.steps) == longest < 40
+    everything = Sampling(max_tokens=40, stop_ids=tuple(range(CONFIG.vocab_size)))
+    assert int(run(policy, jax.random.key(0), *prompts(), everything, group=2).steps) == 1
+
+
+def test_one_trace_per_shape(policy):
+    traces = []
+
+    @jax.jit
+    def counted(policy, key, prompt, mask):
+        traces.append(1)
+        return generate(policy, key, prompt, mask, SAMPLING, 2).tokens
+
+    for seed in range(3):
+        counted(policy, jax.random.key(seed), *prompts())
+    assert len(traces) == 1
+
+
+def test_eight_devices_sample_what_one_device_samples(policy, rollouts):
+    mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
+    graph, params = nnx.split(policy)
+    rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    with jax.set_mesh(mesh):
+        out = jax.jit(lambda p, *args: generate(nnx.merge(graph, p), *args, SAMPLING, 3))(
+            jax.device_put(params, shardings(params, mesh)),
+            jax.random.key(7),
+            *(jax.device_put(x, rows) for x in prompts()),
+        )
+    np.testing.assert_array_equal(out.tokens, rollouts.tokens)
+    np.testing.assert_allclose(out.log_probs, rollouts.log_probs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_tokens": 0}, "max_tokens=0"),
+        ({"max_tokens": 1, "temperature": -1.0}, "temperature=-1.0"),
+        ({"max_tokens": 1, "top_k": -1}, "top_k=-1"),
+        ({"max_tokens": 1, "top_p": 0.0}, "top_p=0.0"),
+    ],
+)
+def test_impossible_sampling_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**settings)
+
+
+def test_group_must_be_positive(policy):
+    with pytest.raises(ValueError, match="group=0 must be positive"):
+        generate(policy, jax.random.key(0), *prompts(), SAMPLING, 0)
