@@ -69,14 +69,14 @@ def make_evaluate(
         ``evaluate(params) -> Accuracy``.
     """
     count = -(-len(problems) // rows)
-    prompts = tokenize(problems, task.tokenizer, task.prompt_tokens)
+    prompts = jax.tree.map(jnp.asarray, tokenize(problems, task.tokenizer, task.prompt_tokens))
     index = np.full(count * rows, -1, np.int32)
     index[: len(problems)] = np.arange(len(problems))
     split = batch_sharding(mesh)
     chunks = []
     for ids in index.reshape(count, rows):
-        placed = jax.device_put((ids, *gather(jax.tree.map(jnp.asarray, prompts), ids)), split)
-        chunks.append(placed)
+        ids = jnp.asarray(ids)
+        chunks.append(jax.device_put((ids, *gather(prompts, ids)), split))
     whole = jax.jit(lambda values: values, out_shardings=replicated(mesh))
 
     def evaluate(params: PyTree) -> Accuracy:

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import TextIO
+from contextlib import contextmanager
+from io import TextIOBase
 
 import jax
 
@@ -67,7 +66,7 @@ def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record]:
 def train(
     run: Run,
     state: TrainState,
-    stream: TextIO,
+    stream: TextIOBase,
     report: Callable[[Record], None],
 ) -> tuple[TrainState, list[Record]]:
     """Train to the end, evaluating on the way.

@@ -3,8 +3,9 @@
 import json
 import math
 from collections.abc import Sequence
+from io import TextIOBase
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import numpy as np
@@ -82,7 +83,7 @@ def add_held_out(record: Record, accuracy: Accuracy, name: str = "held_out") -> 
     record[f"{name}_by_source"] = accuracy.by_source
 
 
-def write_record(stream: TextIO, record: Record) -> None:
+def write_record(stream: TextIOBase, record: Record) -> None:
     """Append one line and hand it to the operating system at once.
 
     Args:

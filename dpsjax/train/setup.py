@@ -13,9 +13,9 @@ from dpsjax.grpo import mesh as meshes
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.grpo.optimizer import make_optimizer
 from dpsjax.grpo.update import make_update as make_policy_update
-from dpsjax.policy import Policy, PolicyConfig
+from dpsjax.policy import Policy, PolicyConfig, abstract_policy, load_weights
 from dpsjax.policy.sharding import MESH_AXES, shardings
-from dpsjax.selectors import ChainState, Selector
+from dpsjax.selectors import ChainState
 from dpsjax.tasks.base import Task
 from dpsjax.tasks.countdown import base_path
 from dpsjax.train import stages
@@ -90,9 +90,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
 
         everywhere = meshes.replicated(mesh)
         shapes = jax.eval_shape(start, params)
-        by_prompt = meshes.prompt_axis_shardings(
-            (shapes.selector, shapes.visits), mesh, pool_rows
-        )
+        by_prompt = meshes.prompt_axis_shardings((shapes.selector, shapes.visits), mesh, pool_rows)
         by_parameter = shardings(params, mesh)
         placement = TrainState(
             params=by_parameter,
@@ -148,30 +146,27 @@ def _load_policy(
     config: ModelConfig, vocab_size: int, mesh: Mesh, key: Key
 ) -> tuple[PolicyConfig, nnx.GraphDef, PyTree]:
     """Architecture, graph and placed parameters."""
+    compute = config.compute()
     if config.init == "random":
-        policy, params = config.policy(vocab_size), None
-    else:
-        path = base_path() if config.init == "base" else Path(config.init)
-        if not path.exists():
-            raise FileNotFoundError(
-                f"init={config.init!r}: there are no weights at {path}; give a path, or 'random'"
-            )
-        from dpsjax.policy import load_weights
-        policy, params = load_weights(path)
-        if policy.vocab_size != vocab_size:
-            raise ValueError(
-                f"init={config.init!r} has a vocabulary of {policy.vocab_size} tokens, and the "
-                f"task's tokenizer has {vocab_size}: use weights made for this task"
-            )
+        policy = config.policy(vocab_size)
+        graph, shapes = abstract_policy(policy, compute)
 
-    def build(key: Key) -> tuple[nnx.GraphDef, PyTree]:
-        return nnx.split(Policy(policy, config.compute(), rngs=nnx.Rngs(params=key)))
+        def build(key: Key) -> PyTree:
+            return nnx.split(Policy(policy, compute, rngs=nnx.Rngs(params=key)))[1]
 
-    graph, shapes = nnx.eval_shape(build, key)
-    placement = shardings(shapes, mesh)
-    if params is None:
-        params = jax.jit(lambda key: build(key)[1], out_shardings=placement)(key)
-    return policy, graph, jax.device_put(params, placement)
+        return policy, graph, jax.jit(build, out_shardings=shardings(shapes, mesh))(key)
+    path = base_path() if config.init == "base" else Path(config.init)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"init={config.init!r}: there are no weights at {path}; give a path, or 'random'"
+        )
+    policy, params = load_weights(path, mesh=mesh)
+    if policy.vocab_size != vocab_size:
+        raise ValueError(
+            f"init={config.init!r} has a vocabulary of {policy.vocab_size} tokens, and the "
+            f"task's tokenizer has {vocab_size}: use weights made for this task"
+        )
+    return policy, abstract_policy(policy, compute)[0], params
 
 
 def _mark_empty(belief: ChainState, num_prompts: int) -> ChainState:

@@ -1,0 +1,162 @@
+"""The command line: ``dpsjax train countdown [options]``.
+
+Every command is a dataclass of settings; tyro makes the options and their help from it.
+"""
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+# Before JAX is imported: the C++ logs of XLA say nothing that a user could act on.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+import dpsjax
+from dpsjax.train.config import TrainConfig
+from dpsjax.train.selectors import default_selector, selector_name, selector_names
+
+USAGE = """\
+usage: dpsjax COMMAND [OPTIONS]
+
+Vectorized Bayesian curricula for RL finetuning.
+
+commands:
+  train countdown   finetune a policy on Countdown, its prompts chosen by a selector
+
+options:
+  -h, --help        show this message; after a command: its options
+  --version         show the version
+"""
+
+# 1 is a failure of the program, 2 a mistake in what was typed, 130 the shell's for Ctrl-C.
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainArguments:
+    """Finetune a policy by GRPO on Countdown; a selector chooses the prompts before any rollout.
+
+    Ends within minutes on a laptop. The folder of the results holds config.json, metrics.jsonl,
+    summary.json, the weights, the state and plots.
+    """
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    selector: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(selector_names()) + "}")] = "dps"
+    """How prompts are chosen; --selector NAME --help shows the options of that selector."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: what was typed after ``dpsjax``; the process's own by default.
+
+    Returns:
+        the exit code: 0, 2 for a mistake in what was typed, 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["--version"]:
+        print(f"dpsjax {dpsjax.__version__}")
+        return 0
+    if words[:2] == ["train", "countdown"]:
+        return train_countdown(words[2:])
+    if (
+        not words
+        or words[0] in ("-h", "--help")
+        or words[:2] in (["train", "-h"], ["train", "--help"])
+    ):
+        print(USAGE, end="")
+        return 0
+    return _complain(f"there is no command {' '.join(words[:2])!r}; see dpsjax --help")
+
+
+def train_countdown(words: Sequence[str]) -> int:
+    """``dpsjax train countdown``.
+
+    Args:
+        words: the options.
+
+    Returns:
+        the exit code.
+    """
+    started = time.perf_counter()
+    try:
+        config = parse_train(words)
+    except ValueError as error:
+        return _complain(str(error))
+    from dpsjax.train import run as runs  # the rest of JAX is not needed to show help
+
+    console = Console()
+    command = " ".join(["dpsjax", "train", "countdown", *words])
+    try:
+        run, state = runs.start(config, command)
+    except (ValueError, OSError) as error:
+        return _complain(str(error))
+    try:
+        summary = runs.finish(run, state, console, started)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; what there is lies in {escape(str(config.folder()))}")
+        return INTERRUPTED
+    console.print(
+        f"held-out accuracy {summary['accuracy_before']:.3f} -> {summary['accuracy_after']:.3f}, "
+        f"effective ratio {summary['effective_ratio']:.2f}, "
+        f"{summary['coverage']} of {summary['pool']} prompts visited, "
+        f"{summary['rollouts']:,} rollouts in {summary['seconds']:.0f} s; "
+        f"results in {escape(str(config.folder()))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def parse_train(words: Sequence[str]) -> TrainConfig:
+    """The settings that were typed.
+
+    Args:
+        words: options of ``dpsjax train countdown``.
+
+    Returns:
+        the settings.
+
+    Raises:
+        ValueError: there is no such selector.
+        SystemExit: help was asked for (0), or an option is wrong (2); tyro has said so.
+    """
+    selector = default_selector(_option(words, "--selector", "dps"))
+    default = TrainArguments(TrainConfig(selector=selector), selector_name(selector))
+    parsed = tyro.cli(
+        TrainArguments,
+        args=list(words),
+        default=default,
+        prog="dpsjax train countdown",
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    return parsed.config
+
+
+def _option(words: Sequence[str], name: str, otherwise: str) -> str:
+    """The value of an option that decides which others there are, read before the rest."""
+    value = otherwise
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == name and following:
+            value = following
+        elif word.startswith(name + "="):
+            value = word.removeprefix(name + "=")
+    return value
+
+
+def _complain(message: str) -> int:
+    console = Console(stderr=True)
+    console.print(f"[bold red]dpsjax:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    return BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""What a run leaves behind: its settings, a line a step, a summary, weights, state and plots."""
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dpsjax.policy import save_weights
+from dpsjax.train.config import to_dict
+from dpsjax.train.metrics import Record
+from dpsjax.train.selectors import selector_name
+from dpsjax.train.setup import Run
+from dpsjax.train.state import TrainState, digest
+from dpsjax.types import PyTree
+
+CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+WEIGHTS, STATE, PLOTS = "weights.safetensors", "state", "plots"
+
+# Packages that decide what a run computes.
+_PACKAGES = ("dpsjax", "jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "numpy")
+
+
+def open_folder(folder: Path) -> None:
+    """Make the folder of a run; what an earlier run left there is moved aside.
+
+    Args:
+        folder: DIR. An earlier run moves to ``DIR/earlier-1``, ``DIR/earlier-2``, ...
+
+    Raises:
+        OSError: it cannot be made, or there is a file in its place.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = (CONFIG, METRICS, SUMMARY, WEIGHTS, STATE, PLOTS)
+    present = [folder / name for name in names if (folder / name).exists()]
+    if not present:
+        return
+    number = 1
+    while (folder / f"earlier-{number}").exists():
+        number += 1
+    aside = folder / f"earlier-{number}"
+    aside.mkdir()
+    for path in present:
+        path.rename(aside / path.name)
+
+
+def manifest(run: Run, command: str) -> dict[str, Any]:
+    """What is needed to repeat a run. Every entry is chosen here; the environment is not read.
+
+    Args:
+        run: of :func:`dpsjax.train.setup.prepare`.
+        command: what was typed.
+
+    Returns:
+        a JSON-serialisable dictionary.
+    """
+    device = run.mesh.devices.flat[0]
+    return {
+        "config": to_dict(run.config),
+        "command": command,
+        "data_fingerprint": run.task.fingerprint(),
+        "policy": run.policy.to_dict(),
+        "policy_parameters": run.policy.num_params(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _PACKAGES},
+        },
+        "devices": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": run.mesh.size,
+            "mesh": dict(run.mesh.shape),
+            "processes": jax.process_count(),
+        },
+        "git_commit": git_commit(Path(__file__).parent),
+    }
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit of the work tree that holds ``folder``, with ``-dirty`` if it was changed.
+
+    Args:
+        folder: any folder.
+
+    Returns:
+        40 hexadecimal digits, or None where there is no git or no work tree.
+    """
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file that is there complete or not at all.
+
+    Args:
+        path: the file.
+        values: JSON-serialisable.
+    """
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(values, indent=2) + "\n")
+    partial.replace(path)
+
+
+def summarize(
+    run: Run, state: TrainState, records: Sequence[Record], seconds: float
+) -> dict[str, Any]:
+    """The run in a few numbers.
+
+    Args:
+        run: of :func:`dpsjax.train.setup.prepare`.
+        state: after the last step.
+        records: of all steps.
+        seconds: wall time of the whole run, compilation and evaluation included.
+
+    Returns:
+        a JSON-serialisable dictionary. Ratios and rewards are means over the steps. The digests
+        do not depend on how arrays are sharded, and rows that only fill up the pool are left out.
+    """
+    pool, last = len(run.task.train), records[-1]
+    last_quarter = records[-max(len(records) // 4, 1) :]
+
+    def mean(name: str, of: Sequence[Record] = records) -> float:
+        return float(np.mean([record[name] for record in of]))
+
+    return {
+        "task": run.task.name,
+        "selector": selector_name(run.config.selector),
+        "seed": run.config.seed,
+        "steps": last["step"],
+        "rollouts": last["rollouts"],
+        "effective_ratio": mean("effective_ratio"),
+        "effective_ratio_last_quarter": mean("effective_ratio", last_quarter),
+        "accuracy_before": records[0]["held_out_before_accuracy"],
+        "accuracy_after": last["held_out_accuracy"],
+        "accuracy_before_by_source": records[0]["held_out_before_by_source"],
+        "accuracy_after_by_source": last["held_out_by_source"],
+        "coverage": last["coverage"],
+        "pool": pool,
+        "skipped_nonfinite": sum(record["skipped_nonfinite"] for record in records),
+        "skipped_empty": sum(record["skipped_empty"] for record in records),
+        "seconds": round(seconds, 1),
+        "seconds_per_step": float(np.median([r["seconds"]["step"] for r in records])),
+        "peak_memory_mib": peak_memory_mib(),
+        "params_digest": digest(state.params),
+        "selector_digest": digest(real_rows(state.selector, run.prompts.length.shape[0], pool)),
+    }
+
+
+def real_rows(tree: PyTree, rows: int, num_prompts: int) -> PyTree:
+    """A selector's state without the rows that only fill up the pool.
+
+    Args:
+        tree: arrays; the prompt axis is the last, of length ``rows``.
+        rows: of the filled-up pool.
+        num_prompts: real ones, which come first.
+
+    Returns:
+        NumPy arrays.
+    """
+
+    def one(leaf):
+        values = np.asarray(leaf)
+        cut = values.ndim > 0 and values.shape[-1] == rows
+        return values[..., :num_prompts] if cut else values
+
+    return jax.tree.map(one, tree)
+
+
+def peak_memory_mib() -> float:
+    """Largest resident size of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def save_final(folder: Path, run: Run, state: TrainState) -> None:
+    """Write the weights of the policy, and the whole state.
+
+    Args:
+        folder: DIR.
+        run: of :func:`dpsjax.train.setup.prepare`.
+        state: after the last step.
+    """
+    save_weights(folder / WEIGHTS, run.policy, state.params)
+    save_state(folder / STATE, state)
+
+
+def save_state(path: Path, state: TrainState) -> None:
+    """Write a state with Orbax.
+
+    Args:
+        path: a folder that does not exist yet.
+        state: what to write.
+    """
+    import orbax.checkpoint as ocp  # heavy: only runs that save pay for it
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), _raw(state))
+
+
+def load_state(path: Path, like: TrainState) -> TrainState:
+    """Read a state written by :func:`save_state`.
+
+    Args:
+        path: the folder.
+        like: a state of the same shapes; it decides dtypes and shardings, its values are not used.
+
+    Returns:
+        the state.
+    """
+    import orbax.checkpoint as ocp
+
+    def shape(leaf) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        raw = checkpointer.restore(path.absolute(), jax.tree.map(shape, _raw(like)))
+    return raw._replace(key=jax.random.wrap_key_data(raw.key))
+
+
+def _raw(state: TrainState) -> TrainState:
+    """The random key as plain integers, which every array format can hold."""
+    return state._replace(key=jax.random.key_data(state.key))
