@@ -7,7 +7,7 @@ from dpsjax import checks
 from dpsjax.belief import rows
 from dpsjax.selectors.draw import draw
 from dpsjax.selectors.protocol import Batch, ChainState, Evidence, Proposal, Selector
-from dpsjax.types import Array, ArrayLike, Bool, Key
+from dpsjax.types import Array, ArrayLike, Bool, Float, Key
 
 
 def _num_rows(state) -> int:
@@ -63,6 +63,7 @@ def select(
         eligible=jnp.ones(num_rows, bool),
         weight=jnp.ones(num_rows, jnp.float32),
         axis_name=axis_name,
+        batch_size=batch_size,
     )
     proposal, state = selector.propose(part_key, proposal, state)
     return draw(draw_key, proposal, batch_size), state
@@ -75,6 +76,8 @@ def observe(
     passes: ArrayLike,
     trials: ArrayLike,
     *,
+    rewards: Float[Array, "B G"] | None = None,
+    entropies: Float[Array, "B G"] | None = None,
     axis_name: str | None = None,
 ) -> tuple[Bool[Array, "B"], ChainState]:
     """Learn from one step's rollouts. Call it once a training step, also with no rows at all.
@@ -88,6 +91,9 @@ def observe(
         index: int32[B] global prompt ids, -1 is padding.
         passes: int32[B] rollouts that passed, 0..trials.
         trials: int32[B] rollouts made; 0 means that nothing was seen.
+        rewards: float[B, G] reward of each rollout, for selectors that look at it. Of rows with
+            the same id the first one's are used.
+        entropies: float[B, G] mean token entropy of each rollout, NaN where there is none.
         axis_name: as in :func:`select`; ``index``, ``passes`` and ``trials`` are the same on every
             shard.
 
@@ -121,6 +127,15 @@ def observe(
     first, (passes, trials) = rows.merge_duplicates(jnp.where(real, index, -1), passes, trials)
     local = index - _first_row(num_rows, axis_name)
     here = first & (local >= 0) & (local < num_rows)
-    evidence = Evidence(jnp.where(here, local, -1), passes, trials, first, real)
+    evidence = Evidence(
+        index=jnp.where(here, local, -1),
+        passes=passes,
+        trials=trials,
+        valid=first,
+        accept=real,
+        rewards=rewards,
+        entropies=entropies,
+        axis_name=axis_name,
+    )
     evidence, state = selector.observe(evidence, state)
     return evidence.accept & real, state

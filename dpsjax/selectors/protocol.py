@@ -30,6 +30,7 @@ class Proposal:
     weight: Float[Array, "N"]  # loss weight if drawn
     beliefs: tuple = ()  # what trackers published, newest first
     axis_name: str | None = dataclasses.field(default=None, metadata={"static": True})
+    batch_size: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def replace(self, **changes) -> "Proposal":
         """A copy with some fields changed."""
@@ -61,6 +62,9 @@ class Evidence:
     trials: Int[Array, "B"]
     valid: Bool[Array, "B"]  # real and not a repeat, on whichever shard it lives
     accept: Bool[Array, "B"]  # False vetoes the group's use in the loss
+    rewards: Float[Array, "B G"] | None = None  # of each rollout, if the loop tells
+    entropies: Float[Array, "B G"] | None = None  # mean token entropy; NaN: no such rollout
+    axis_name: str | None = dataclasses.field(default=None, metadata={"static": True})
 
     def replace(self, **changes) -> "Evidence":
         """A copy with some fields changed."""
