@@ -1,5 +1,6 @@
 """The policy: transformer, sampling, log-probabilities, and weights in and out."""
 
+from dpsjax.policy.checkpoint import load_checkpoint, save_checkpoint
 from dpsjax.policy.config import Compute, PolicyConfig, Rope, tiny_config
 from dpsjax.policy.decode import Rollouts, Sampling, generate
 from dpsjax.policy.log_probs import token_log_probs
@@ -16,7 +17,9 @@ __all__ = [
     "Sampling",
     "abstract_policy",
     "generate",
+    "load_checkpoint",
     "load_weights",
+    "save_checkpoint",
     "save_weights",
     "shardings",
     "tiny_config",

@@ -140,7 +140,7 @@ def stored_tensors(params: PyTree, dtype: Any = np.float32) -> Iterator[tuple[st
             yield _tensor_name(names[-1], layer), _to_stored(array, letters[1:], stored.axes)
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside its place and move it there: readers see all of it or the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
