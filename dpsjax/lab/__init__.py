@@ -1,1 +1,1 @@
-"""The curriculum laboratory."""
+"""The laboratory: simulated students, recorded traces and comparisons at equal rollouts."""
