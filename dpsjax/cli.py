@@ -144,9 +144,9 @@ def parse_train(words: Sequence[str]) -> TrainConfig:
 def _option(words: Sequence[str], name: str, otherwise: str) -> str:
     """The value of an option that decides which others there are, read before the rest."""
     value = otherwise
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == name and following:
-            value = following
+    for place, word in enumerate(words):
+        if word == name and place + 1 < len(words):
+            value = words[place + 1]
         elif word.startswith(name + "="):
             value = word.removeprefix(name + "=")
     return value

@@ -201,6 +201,7 @@ class TrainConfig:
     selector: SelectorConfig = field(default_factory=Dps)
     task: CountdownConfig = field(default_factory=CountdownConfig)
     grpo: GRPOConfig = field(default_factory=_default_grpo)
+    """How rollouts become an update; but for the learning rate, as the released DPS scripts."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
@@ -211,6 +212,11 @@ class TrainConfig:
             raise ValueError(
                 f"prompts={self.rollout.prompts} must not exceed the pool of "
                 f"task.problems={self.task.problems}"
+            )
+        if self.task.held_out < self.evaluation.problems:
+            raise ValueError(
+                f"evaluation.problems={self.evaluation.problems} must not exceed "
+                f"task.held_out={self.task.held_out}"
             )
 
     def folder(self) -> Path:

@@ -45,9 +45,7 @@ def uniform_slice(problems: Sequence[Problem], size: int) -> tuple[Problem, ...]
         ValueError: there are not that many problems.
     """
     if size > len(problems):
-        raise ValueError(
-            f"evaluation.problems={size} must not exceed the {len(problems)} held-out problems"
-        )
+        raise ValueError(f"size={size} must not exceed the {len(problems)} problems there are")
     chosen = np.random.default_rng(SLICE_SEED).permutation(len(problems))[:size]
     return tuple(problems[i] for i in np.sort(chosen))
 

@@ -1,5 +1,6 @@
 """Pictures of a run, at the size of a paper's column: learning, selection and prediction."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart with any colour vision, and in print.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
+UNSEEN = "#E8E8E8"
 _STATE_NAMES = {2: ("agreed", "mixed"), 3: ("unsolved", "partial", "solved")}
 _STYLE = {
     "figure.dpi": 200,
@@ -28,13 +30,16 @@ _STYLE = {
 }
 
 
-def write_plots(folder: Path, records: Sequence[Record], title: str) -> list[Path]:
+def write_plots(
+    folder: Path, records: Sequence[Record], title: str, num_prompts: int
+) -> list[Path]:
     """Draw every picture of a run.
 
     Args:
         folder: made if missing.
         records: of all steps, at least one.
         title: written above each picture.
+        num_prompts: N, of the pool.
 
     Returns:
         the files.
@@ -48,7 +53,8 @@ def write_plots(folder: Path, records: Sequence[Record], title: str) -> list[Pat
     drawings: dict[str, Callable] = {
         "accuracy": draw_accuracy,
         "effective_ratio": draw_effective_ratio,
-        "occupancy": draw_occupancy,
+        "occupancy_observed": functools.partial(draw_observed, num_prompts=num_prompts),
+        "occupancy_predicted": draw_predicted,
         "confusion": draw_confusion,
         "calibration": draw_calibration,
     }
@@ -134,24 +140,61 @@ def draw_effective_ratio(axes: "Axes", records: Sequence[Record]) -> None:
     axes.legend(loc="best", fontsize=8)
 
 
-def draw_occupancy(axes: "Axes", records: Sequence[Record]) -> None:
+def draw_observed(axes: "Axes", records: Sequence[Record], num_prompts: int) -> None:
+    """The state in which each prompt of the pool was last seen, as shares of the pool."""
+    size = len(records[0]["occupancy"])
+    names = ("never visited", *_state_names(size))
+    shares = observed_occupancy(records, num_prompts)
+    _draw_bands(axes, records, shares, names, [UNSEEN, *_state_colors(size)])
+    axes.set_ylabel("share of the pool, last seen")
+
+
+def observed_occupancy(records: Sequence[Record], num_prompts: int) -> np.ndarray:
+    """Share of the pool by the state in which a prompt was last seen, after each step.
+
+    Args:
+        records: of all steps.
+        num_prompts: N.
+
+    Returns:
+        float[1 + K, steps]; row 0 are the prompts never visited.
+    """
+    last = np.zeros(num_prompts, int)
+    shares = []
+    for record in records:
+        prompt, state = np.array(record["groups"]["prompt"]), np.array(record["groups"]["state"])
+        last[prompt[state >= 0]] = 1 + state[state >= 0]
+        shares.append(np.bincount(last, minlength=1 + len(record["occupancy"])) / num_prompts)
+    return np.array(shares).T
+
+
+def draw_predicted(axes: "Axes", records: Sequence[Record]) -> None:
     """The mean predicted probability of each solve state over the whole pool."""
-    steps = [record["step"] for record in records]
     shares = np.array([record["occupancy"] for record in records]).T
-    names = _state_names(shares.shape[0])
-    axes.stackplot(steps, shares, colors=_state_colors(shares.shape[0]), linewidth=0)
+    _draw_bands(
+        axes, records, shares, _state_names(shares.shape[0]), _state_colors(shares.shape[0])
+    )
+    axes.set_ylabel("mean predicted probability")
+
+
+def _draw_bands(
+    axes: "Axes", records: Sequence[Record], shares: np.ndarray, names: Sequence[str], colors: list
+) -> None:
+    """Stacked shares [bands, steps], named at the right edge where they are wide enough."""
+    steps = [record["step"] for record in records]
+    axes.stackplot(steps, shares, colors=colors, linewidth=0)
     edges = np.concatenate([[0.0], np.cumsum(shares[:, -1])])
     for name, low, high in zip(names, edges[:-1], edges[1:], strict=True):
-        axes.annotate(
-            name,
-            (1.01, (low + high) / 2),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
-            annotation_clip=False,
-        )
-    axes.set(xlabel="step", ylabel="predicted share of the pool", ylim=(0, 1))
-    axes.set_xlim(1, max(steps[-1], 2))
+        if high - low > 0.03:
+            axes.annotate(
+                name,
+                (1.02, (low + high) / 2),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=8,
+                annotation_clip=False,
+            )
+    axes.set(xlabel="step", ylim=(0, 1), xlim=(1, max(steps[-1], 2)))
     axes.grid(False)
 
 
@@ -203,44 +246,33 @@ def confusion(records: Sequence[Record]) -> np.ndarray:
 
 def draw_calibration(axes: "Axes", records: Sequence[Record]) -> None:
     """Predicted probability of "partial" against how often it was, with 95 % intervals."""
-    predicted, partial = partial_predictions(records)
-    mean, rate, error, count = calibration(predicted, partial)
+    mean, rate, error, count = calibration(*partial_predictions(records))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="perfect")
-    axes.errorbar(
-        mean,
-        rate,
-        yerr=error,
-        fmt="o",
-        color=BLUE,
-        markersize=3,
-        capsize=2,
-        linewidth=1,
-        label="selected prompts",
-    )
-    for x, y, number in zip(mean, rate, count, strict=True):
-        axes.annotate(f"{number:,}", (x, y), xytext=(4, -8), textcoords="offset points", fontsize=6)
+    axes.errorbar(mean, rate, yerr=error, fmt="none", ecolor=BLUE, capsize=2, linewidth=1)
+    area = 6 + 90 * count / count.max()
+    label = "rolled-out prompts\n(area: how many)"
+    axes.scatter(mean, rate, s=area, color=BLUE, alpha=0.6, linewidth=0, label=label)
     axes.set(xlabel="predicted P(partial)", ylabel="observed share", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(loc="upper left", fontsize=8)
+    legend = axes.legend(loc="best", fontsize=8)
+    legend.legend_handles[-1].set_sizes([24])
 
 
 def calibration(
-    predicted: np.ndarray, partial: np.ndarray, bins: int = 8
+    predicted: np.ndarray, partial: np.ndarray, bins: int = 20
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Reliability of predicted probabilities, in bins of equal counts.
+    """Reliability of predicted probabilities, in bins of equal width.
 
     Args:
         predicted: float[M].
         partial: bool[M].
-        bins: at most so many; equal predictions share one.
+        bins: of [0, 1]; empty ones are left out.
 
     Returns:
-        ``(mean prediction, observed share, half-widths of Wilson's 95 % interval [2, bins],
-        count)``.
+        ``(mean prediction, observed share, distances to both ends of Wilson's 95 % interval
+        [2, bins], count)``.
     """
-    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, bins + 1)[1:-1]))
-    place = np.searchsorted(edges, predicted, side="right")
-    kept = np.unique(place)
-    count = np.array([(place == b).sum() for b in kept])
+    place = np.minimum((predicted * bins).astype(int), bins - 1)
+    kept, count = np.unique(place, return_counts=True)
     mean = np.array([predicted[place == b].mean() for b in kept])
     rate = np.array([partial[place == b].mean() for b in kept])
     z2 = 1.96**2

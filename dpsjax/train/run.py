@@ -56,7 +56,7 @@ def finish(run: Run, state: TrainState, console: Console, started: float) -> dic
         state, records = train(run, state, stream, report)
     outputs.save_final(folder, run, state)
     summary = outputs.summarize(run, state, records, time.perf_counter() - started)
-    plots.write_plots(folder / outputs.PLOTS, records, _title(run, records))
+    plots.write_plots(folder / outputs.PLOTS, records, _title(run, records), len(run.task.train))
     outputs.write_json(folder / outputs.SUMMARY, summary)
     return summary
 

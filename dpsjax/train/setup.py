@@ -71,16 +71,21 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         ValueError: settings that do not fit each other, the task, the weights or the devices.
         FileNotFoundError: there are no weights at ``config.model.init``.
     """
-    task, mesh = config.task.build(), make_mesh(config.mesh)
-    key = jax.random.key(config.seed)
+    weights = _weights_path(config.model.init)
+    key, mesh = jax.random.key(config.seed), make_mesh(config.mesh)
     batch_rows = _round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
     _check_division(config.grpo, batch_rows)
+    task = config.task.build()
     pool_rows = _round_up(len(task.train), mesh.size)
     selector = stages.watched(config.selector.build())
     optimizer = make_optimizer(config.grpo)
     with jax.set_mesh(mesh):
         policy, graph, params = _load_policy(
-            config.model, task.tokenizer.vocab_size, mesh, jax.random.fold_in(key, _WEIGHTS)
+            config.model,
+            weights,
+            task.tokenizer.vocab_size,
+            mesh,
+            jax.random.fold_in(key, _WEIGHTS),
         )
 
         def start(params: PyTree) -> TrainState:
@@ -142,12 +147,24 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return meshes.make_mesh(data, config.fsdp, config.tensor, jax.devices()[:wanted])
 
 
+def _weights_path(init: str) -> Path | None:
+    """The file that ``--init`` means; None for random weights."""
+    if init == "random":
+        return None
+    path = base_path() if init == "base" else Path(init)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"init={init!r}: there are no weights at {path}; give a path, or 'random'"
+        )
+    return path
+
+
 def _load_policy(
-    config: ModelConfig, vocab_size: int, mesh: Mesh, key: Key
+    config: ModelConfig, weights: Path | None, vocab_size: int, mesh: Mesh, key: Key
 ) -> tuple[PolicyConfig, nnx.GraphDef, PyTree]:
     """Architecture, graph and placed parameters."""
     compute = config.compute()
-    if config.init == "random":
+    if weights is None:
         policy = config.policy(vocab_size)
         graph, shapes = abstract_policy(policy, compute)
 
@@ -155,12 +172,7 @@ def _load_policy(
             return nnx.split(Policy(policy, compute, rngs=nnx.Rngs(params=key)))[1]
 
         return policy, graph, jax.jit(build, out_shardings=shardings(shapes, mesh))(key)
-    path = base_path() if config.init == "base" else Path(config.init)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"init={config.init!r}: there are no weights at {path}; give a path, or 'random'"
-        )
-    policy, params = load_weights(path, mesh=mesh)
+    policy, params = load_weights(weights, mesh=mesh)
     if policy.vocab_size != vocab_size:
         raise ValueError(
             f"init={config.init!r} has a vocabulary of {policy.vocab_size} tokens, and the "

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 
@@ -8,15 +9,9 @@ import pytest
 from dpsjax.train.config import CountdownConfig, MeshConfig, RolloutConfig
 from dpsjax.train.loop import train
 from dpsjax.train.outputs import real_rows
-from dpsjax.train.selectors import Uniform
 from dpsjax.train.setup import make_mesh, prepare
 from dpsjax.train.state import digest
 from tests.train import tiny
-
-
-@pytest.fixture(scope="module")
-def prepared():
-    return tiny.easy_run(tiny.config())
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +87,7 @@ def test_train_evaluates_before_during_and_after(prepared):
     assert run.evaluate(state.params) == run.evaluate(state.params)  # same problems, same keys
 
 
-def test_uniform_is_recorded_with_the_same_predictions():
-    run, state = tiny.easy_run(tiny.config(selector=Uniform()))
-    state, records = tiny.steps(run, state, count=1)
-    assert len(records[0]["occupancy"]) == 3
-    seen = records[0]["groups"]
-    belief = state.selector.parts[0]
-    assert np.asarray(belief.last)[seen["prompt"]].tolist() == [1] * 4
-
-
 def test_a_reward_that_is_not_finite_makes_its_rollout_invalid(prepared):
-    import dataclasses
-
     run, start = prepared
 
     def broken(problems, responses):

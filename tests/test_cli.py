@@ -1,0 +1,119 @@
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+import dpsjax
+from dpsjax import cli
+from dpsjax.train.config import TrainConfig
+from dpsjax.train.selectors import Dps, Uniform
+
+TINY = shlex.split(
+    "train countdown --init random --steps 2 --prompts 4 --model.width 32 --model.mlp-width 64 "
+    "--model.layers 1 --model.heads 4 --model.head-dim 8 --task.problems 32 --task.held-out 8 "
+    "--task.sizes 2 --task.weights 1 --task.response-tokens 8 --grpo.rollouts-per-prompt 4 "
+    "--evaluation.problems 6 --evaluation.every 1 --mesh.data 1"
+)
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dpsjax {dpsjax.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["train", "-h"]])
+def test_help_names_the_commands(words, capsys):
+    assert cli.main(words) == 0
+    assert "train countdown" in capsys.readouterr().out
+
+
+def test_help_explains_every_option(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["train", "countdown", "--selector", "dps", "--help"])
+    shown = capsys.readouterr().out
+    assert exit_.value.code == 0
+    for option in ("--selector {dps,uniform}", "--steps", "--seed", "--out", "--init", "--prompts"):
+        assert option in shown
+    assert "Forgetting factor lambda" in shown
+    assert ":func:" not in shown and "Attributes:" not in shown
+
+
+def test_the_defaults_need_no_option():
+    assert cli.parse_train([]) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("words", "selector"),
+    [
+        ("--selector uniform", Uniform()),
+        ("--selector=dps", Dps()),
+        ("--selector.decay 0.7 --selector dps", Dps(decay=0.7)),
+        ("--selector dps --selector.candidates 8 --steps 3", Dps(candidates=8)),
+    ],
+)
+def test_a_selector_and_its_options(words, selector):
+    assert cli.parse_train(words.split()).selector == selector
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("play", "no command 'play'"),
+        ("train chess", "no command 'train chess'"),
+        ("train countdown --selector best", "selector='best' is not known: use one of dps"),
+        ("train countdown --prompts 3000", "prompts=3000 must not exceed"),
+        ("train countdown --init nowhere.safetensors", "no weights at nowhere.safetensors"),
+        ("train countdown --task.sizes 2", "weights must have one entry per size"),
+        ("train countdown --mesh.tensor 9", "needs 9 devices"),
+        ("train countdown --grpo.mini-batch 7", "grpo.mini_batch=7 must divide"),
+        ("train countdown --evaluation.problems 1001", "evaluation.problems=1001 must not exceed"),
+    ],
+)
+def test_mistakes_are_explained_without_a_traceback(words, message, capsys):
+    assert cli.main(words.split() + ["--out", "/nonexistent/run"] * ("countdown" in words)) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--steps many", "many"),
+        ("--stepz 3", "--stepz"),
+        ("--selector uniform --selector.decay 0.5", "--selector.decay"),
+        ("--selector.decay 2", "decay=2.0 must lie in [0, 1]"),
+    ],
+)
+def test_options_that_do_not_parse_exit_with_2(words, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["train", "countdown", *words.split()])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_same_command_gives_the_same_run(tmp_path):
+    """Two processes, each the whole command; a secret of the environment is nowhere on disk."""
+    environment = {**os.environ, "SECRET_TOKEN": "hunter2-hunter2"}
+    summaries, lines = [], []
+    for name in ("one", "two"):
+        out = tmp_path / name
+        done = subprocess.run(
+            [sys.executable, "-m", "dpsjax.cli", *TINY, "--out", str(out)],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("step 1/2  reward") and not done.stderr
+        summaries.append(json.loads((out / "summary.json").read_text()))
+        texts = (out / "metrics.jsonl").read_text().splitlines()
+        lines.append([{**json.loads(text), "seconds": None} for text in texts])
+        for path in out.rglob("*"):
+            assert path.is_dir() or b"hunter2" not in path.read_bytes()
+    assert summaries[0]["params_digest"] == summaries[1]["params_digest"]
+    assert summaries[0]["selector_digest"] == summaries[1]["selector_digest"]
+    assert lines[0] == lines[1]

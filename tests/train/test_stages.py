@@ -1,0 +1,58 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpsjax import observe, select, selectors
+from dpsjax.tasks.base import Problem
+from dpsjax.tasks.tokenizer import CharTokenizer
+from dpsjax.train.prompts import gather, tokenize
+from dpsjax.train.stages import partial_probability, predict, watched
+
+TOKENIZER = CharTokenizer("0123456789=:")
+
+
+def problems(*prompts):
+    return [Problem(prompt, None, "") for prompt in prompts]
+
+
+def test_a_selector_without_a_belief_gets_a_tracker_that_changes_no_draw(key):
+    alone, tracked = selectors.uniform(), watched(selectors.uniform())
+    a, b = alone.init(50), tracked.init(50)
+    for number in range(3):
+        step = jax.random.fold_in(key, number)
+        batch, a = select(alone, step, a, 8)
+        again, b = select(tracked, step, b, 8)
+        assert batch.index.tolist() == again.index.tolist()
+        passes = batch.index % 3
+        _, b = observe(tracked, b, again.index, passes, jnp.full(8, 2, jnp.int32))
+    prob = predict(tracked, b)
+    assert prob.shape == (3, 50)
+    assert np.allclose(prob.sum(0), 1) and not np.allclose(prob, 1 / 3)
+
+
+def test_a_selector_with_a_belief_stays_as_it_is():
+    selector = selectors.dps(num_states=5)
+    assert watched(selector) is selector
+    assert predict(selector, selector.init(4)).shape == (5, 4)
+
+
+def test_partial_probability():
+    predicted = jnp.array([[0.5, 0.2], [0.3, 0.1], [0.2, 0.7]], jnp.float32)
+    assert np.allclose(partial_probability(predicted), [0.3, 0.1])
+
+
+def test_prompts_are_left_padded_and_rows_filled_up():
+    pool = tokenize(problems("12=", "3"), TOKENIZER, 4, rows=3)
+    one, two, three, equals = (TOKENIZER.encode(c)[0] for c in "123=")
+    assert pool.tokens.tolist() == [[0, one, two, equals], [0, 0, 0, three], [0, one, two, equals]]
+    assert pool.length.tolist() == [3, 1, 3]
+    tokens, mask = gather(jax.tree.map(jnp.asarray, pool), jnp.array([1, -1], jnp.int32))
+    assert tokens.tolist() == [[0, 0, 0, three], [0, one, two, equals]]
+    assert mask.tolist() == [[False, False, False, True], [False, True, True, True]]
+
+
+@pytest.mark.parametrize("prompt", ["", "12345"])
+def test_prompts_that_do_not_fit_are_refused(prompt):
+    with pytest.raises(ValueError, match="prompt 1 has"):
+        tokenize(problems("1", prompt), TOKENIZER, 4)
