@@ -31,8 +31,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dpsjax.policy import Policy, Sampling, generate, save_weights, tiny_config, token_log_probs
-from dpsjax.tasks.base import Problem, Task, Tokenizer
+from dpsjax.tasks.base import Problem, Task
 from dpsjax.tasks.countdown import base_path, countdown, warm_start
+from dpsjax.train.prompts import tokenize
 
 OUT = base_path()
 
@@ -61,15 +62,11 @@ class Config:
     """Responses to each training prompt when the final base is measured."""
 
 
-def encode(tokenizer: Tokenizer, prompts: Sequence[str], length: int) -> tuple:
-    """Left-padded int32[B, length] and its mask."""
-    ids = np.full((len(prompts), length), tokenizer.pad_id, np.int32)
-    mask = np.zeros((len(prompts), length), bool)
-    for row, prompt in enumerate(prompts):
-        tokens = tokenizer.encode(prompt)
-        ids[row, length - len(tokens) :] = tokens
-        mask[row, length - len(tokens) :] = True
-    return ids, mask
+def encode(task: Task, prompts: Sequence[str]) -> tuple:
+    """Left-padded int32[B, P] and its mask."""
+    problems = [Problem(prompt, None, "") for prompt in prompts]
+    tokens, length = tokenize(problems, task.tokenizer, task.prompt_tokens)
+    return tokens, np.arange(task.prompt_tokens) >= task.prompt_tokens - length[:, None]
 
 
 def batches(task: Task, config: Config, digest) -> Iterator[tuple]:
@@ -84,7 +81,7 @@ def batches(task: Task, config: Config, digest) -> Iterator[tuple]:
             ids = [*task.tokenizer.encode(solution), task.tokenizer.eos_id]
             tokens[row, : len(ids)] = ids
             mask[row, : len(ids)] = True
-        yield *encode(task.tokenizer, prompts, task.prompt_tokens), tokens, mask
+        yield *encode(task, prompts), tokens, mask
 
 
 def make_step(graph, optimizer: optax.GradientTransformation):
@@ -120,7 +117,7 @@ def make_sampler(graph, task: Task, group: int):
         for start in range(0, len(problems), batch):
             part = problems[start : start + batch]
             prompts = [problem.prompt for problem in part]
-            rows = encode(tokenizer, prompts, task.prompt_tokens)
+            rows = encode(task, prompts)
             tokens = np.asarray(sample(params, jax.random.fold_in(key, start), *rows))
             texts = [tokenizer.decode(row) for row in tokens.reshape(-1, tokens.shape[-1])]
             scores = task.score([p for p in part for _ in range(group)], texts)
