@@ -36,6 +36,7 @@ from dpsjax.belief import rows
 from dpsjax.types import Array, ArrayLike, Float, Int
 
 UNSOLVED, PARTIAL, SOLVED = 0, 1, 2
+CHUNK = 1 << 17  # prompts to a chunk on a CPU
 
 # Cuts of the success rate, each (numerator, denominator, whether the cut itself lies above).
 # A prompt's state is the number of cuts below its rate. Released evaluation code of DPS.
@@ -189,13 +190,39 @@ def _counts(params, excess, retained):
 
 
 def _predict(params, posterior, excess, age):
-    """Lanes of ``transition(alpha) @ posterior``, normalised so that rounding never adds up."""
+    """Lanes of ``transition(alpha) @ posterior``.
+
+    Dividing by the posterior's mass, which is 1 up to rounding, keeps the rounding of many unseen
+    steps from adding up.
+    """
     states = range(params.pi.shape[0])
     alpha = _counts(params, excess, _retained(params.decay, age))
-    share = [posterior[j] / _total(alpha[i][j] for i in states) for j in states]
-    ahead = [_total(alpha[i][j] * share[j] for j in states) for i in states]
-    mass = _total(ahead)
-    return [lane / mass for lane in ahead]
+    mass = _total(posterior[j] for j in states)
+    share = [posterior[j] / (mass * _total(alpha[i][j] for i in states)) for j in states]
+    return [_total(alpha[i][j] * share[j] for j in states) for i in states]
+
+
+def _prior_by_chunks(params, belief):
+    """:func:`prior` in place, a chunk of prompts at a time.
+
+    The CPU compiler keeps intermediate lanes of the whole pool in memory; a chunk's stay in cache.
+    """
+    num_prompts = belief.last.shape[0]
+
+    def advance(start, size, posterior):
+        def cut(leaf):
+            return jax.lax.dynamic_slice_in_dim(leaf, start, size, leaf.ndim - 1)
+
+        chunk = Belief(cut(posterior), cut(belief.excess), cut(belief.last), belief.step)
+        return jax.lax.dynamic_update_slice_in_dim(posterior, prior(params, chunk), start, 1)
+
+    whole = num_prompts // CHUNK
+    posterior = jax.lax.fori_loop(
+        0, whole, lambda c, posterior: advance(c * CHUNK, CHUNK, posterior), belief.posterior
+    )
+    if num_prompts % CHUNK:
+        posterior = advance(whole * CHUNK, num_prompts % CHUNK, posterior)
+    return posterior
 
 
 def _transition_counts(params, posterior, excess, age, one_hot):
@@ -218,10 +245,11 @@ def prior(params: Params, belief: Belief) -> Float[Array, "K N"]:
         belief: N prompts.
 
     Returns:
-        [K, N], columns sum to 1. Before the first step it is ``params.pi``.
+        [K, N], columns sum to 1 up to rounding. Before the first step it is ``params.pi``.
     """
-    ahead = jnp.stack(_predict(params, belief.posterior, belief.excess, belief.step - belief.last))
-    return jnp.where(belief.step == 0, belief.posterior, ahead)
+    ahead = _predict(params, belief.posterior, belief.excess, belief.step - belief.last)
+    first = belief.step == 0
+    return jnp.stack([jnp.where(first, belief.posterior[i], ahead[i]) for i in range(len(ahead))])
 
 
 def posterior(params: Params, belief: Belief) -> Float[Array, "K N"]:
@@ -306,12 +334,16 @@ def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -
     counts = _transition_counts(params, belief.posterior[:, source], seen, age, one_hot)
     renewed = (params.decay * _retained(params.decay, age))[None, None] * seen + counts
 
-    # The barrier orders these reads before the writes below, so that a donated belief is
-    # rewritten in place; without it the compiler copies the pool.
-    renewed, excess, last = jax.lax.optimization_barrier((renewed, belief.excess, belief.last))
-    excess = excess.at[:, :, target].set(renewed, mode="drop")
-    last = last.at[target].set(belief.step + 1, mode="drop")
-    moved = prior(params, Belief(belief.posterior, excess, last, belief.step))
+    excess = belief.excess.at[:, :, target].set(renewed, mode="drop")
+    # Every write below depends on the reads above, so that a donated belief is rewritten in place;
+    # otherwise the compiler copies the pool. Counts are never negative: the choice is formal.
+    stamp = jnp.where(counts[0, 0] >= 0, belief.step + 1, belief.step)
+    last = belief.last.at[target].set(stamp, mode="drop")
+    moved = Belief(belief.posterior, excess, last, belief.step)
+    if num_prompts > CHUNK:
+        moved = jax.lax.platform_dependent(params, moved, cpu=_prior_by_chunks, default=prior)
+    else:
+        moved = prior(params, moved)
     return Belief(
         posterior=moved.at[:, target].set(one_hot, mode="drop"),
         excess=excess,

@@ -10,7 +10,7 @@ among equals.
 import jax
 import jax.numpy as jnp
 
-from dpsjax.selectors.noise import row_bits
+from dpsjax.selectors.noise import hash_bits, hash_words
 from dpsjax.selectors.protocol import Batch, Proposal
 from dpsjax.types import Array, Int, Key, Shaped
 
@@ -41,12 +41,22 @@ def top_rows(values: Shaped[Array, "N"], count: int) -> Int[Array, "M"]:
     return jnp.concatenate([rows, tail])[jax.lax.top_k(candidates, count)[1]]
 
 
-def _best_rows(rank, hashes, count):
+def _best_rows(rank, ids, words, count):
     """Rows of the ``count`` best by (rank, hash): exact, equals chosen by the hash."""
-    cut = rank[top_rows(rank, count)[-1]]
-    order = jnp.where(rank == cut, (hashes >> 2).astype(jnp.int32), -1)
-    order = jnp.where(rank > cut, jnp.int32(2**31 - 1), order)
-    return top_rows(order, count)
+    count = min(count, rank.shape[0])
+    best = top_rows(rank, count + 1)
+    cut = rank[best[count - 1]]
+
+    def by_hash():
+        # Above the cut all are in, whatever their order; at the cut the hash decides. As 24-bit
+        # floats, because a maximum of floats is what every backend does fastest.
+        order = (hash_bits(words, ids) >> 8).astype(jnp.float32)
+        order = jnp.where(rank == cut, order, jnp.float32(-1))
+        return top_rows(jnp.where(rank > cut, jnp.float32(2**25), order), count)
+
+    if best.shape[0] == count:  # the whole pool
+        return best
+    return jax.lax.cond(rank[best[count]] < cut, lambda: best[:count], by_hash)
 
 
 def _gather(values, axis_name):
@@ -87,9 +97,12 @@ def draw(key: Key, proposal: Proposal, batch_size: int) -> Batch:
     lowest = jnp.asarray(jnp.finfo(score.dtype).min, score.dtype)
     rank = jnp.maximum(jnp.where(jnp.isnan(score), lowest, score), lowest)
     rank = jnp.where(proposal.eligible, rank, -jnp.inf)
-    hashes = row_bits(key, proposal.ids)
-    rows = _best_rows(rank, hashes, batch_size)
-    offer = [rank[rows], hashes[rows] >> 2, proposal.ids[rows], proposal.weight[rows]]
+    # Written once, read by every pass below; without the barrier each pass computes it again.
+    rank = jax.lax.optimization_barrier(rank)
+    words = hash_words(key)
+    rows = _best_rows(rank, proposal.ids, words, batch_size)
+    ids = proposal.ids[rows]
+    offer = [rank[rows], hash_bits(words, ids) >> 8, ids, proposal.weight[rows]]
     if proposal.axis_name is not None:
         offer = _gather(offer, proposal.axis_name)
     rank, hashes, ids, weight = offer

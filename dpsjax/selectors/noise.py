@@ -18,6 +18,16 @@ def _mix(bits):
     return bits ^ (bits >> 14)
 
 
+def hash_words(key: Key) -> UInt[Array, "2"]:
+    """The two words that a key gives the hash."""
+    return jax.random.bits(key, (2,), jnp.uint32)
+
+
+def hash_bits(words: UInt[Array, "2"], ids: Int[Array, "..."]) -> UInt[Array, "..."]:
+    """The hash of each id under a key's words; uint32 of the same shape."""
+    return _mix(_mix(ids.astype(jnp.uint32) ^ words[0]) + words[1])
+
+
 def row_bits(key: Key, ids: Int[Array, "..."]) -> UInt[Array, "..."]:
     """32 random bits for each id.
 
@@ -28,8 +38,7 @@ def row_bits(key: Key, ids: Int[Array, "..."]) -> UInt[Array, "..."]:
     Returns:
         uint32 of the same shape.
     """
-    words = jax.random.bits(key, (2,), jnp.uint32)
-    return _mix(_mix(ids.astype(jnp.uint32) ^ words[0]) + words[1])
+    return hash_bits(hash_words(key), ids)
 
 
 def row_uniform(key: Key, ids: Int[Array, "..."], dtype=jnp.float32) -> Float[Array, "..."]:

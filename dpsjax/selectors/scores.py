@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from dpsjax.checks import is_concrete
 from dpsjax.selectors.protocol import Proposal, Selector, stateless
 from dpsjax.selectors.trackers import StateBelief
 
@@ -46,11 +47,12 @@ def add_state_prob(target=None, scale=1.0) -> Selector:
         del key
         prob = proposal.belief(StateBelief, "add_state_prob", "track_hmm").prob
         weights = partial_states(prob.shape[0]) if target is None else target
-        weights = jnp.asarray(weights, prob.dtype)
-        if weights.shape != prob.shape[:1]:
-            raise ValueError(f"target must have shape {prob.shape[:1]}, got {weights.shape}")
-        score = sum(weights[k] * prob[k] for k in range(1, prob.shape[0]))
-        score = jnp.asarray(scale, prob.dtype) * (score + weights[0] * prob[0])
+        if jnp.shape(weights) != prob.shape[:1]:
+            raise ValueError(f"target must have shape {prob.shape[:1]}, got {jnp.shape(weights)}")
+        # Lanes that are known not to count are not even computed.
+        lanes = [k for k, w in enumerate(weights) if not (is_concrete(w) and w == 0)]
+        score = sum(jnp.asarray(weights[k], prob.dtype) * prob[k] for k in lanes)
+        score = jnp.asarray(scale, prob.dtype) * score
         return proposal.replace(score=proposal.score.astype(prob.dtype) + score)
 
     return stateless(propose)

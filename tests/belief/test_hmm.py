@@ -326,3 +326,17 @@ def test_a_donated_belief_is_updated_in_place():
     )
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes >= 10**6 * (12 * 8 + 4)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    """On a CPU a large pool is advanced a chunk at a time, the last chunk being shorter."""
+    params = hmm.params(decay=0.7, prior_alpha="progress")
+    results = []
+    for chunk in (hmm.CHUNK, 5):
+        monkeypatch.setattr(hmm, "CHUNK", chunk)
+        step = jax.jit(lambda *args: hmm.update(*args))
+        belief = hmm.init(params, 23)
+        for index, state in history(4, 23, 3, 6, 4):
+            belief = step(params, belief, index, state)
+        results.append(belief)
+    chex.assert_trees_all_close(*results, rtol=1e-14)
