@@ -14,7 +14,7 @@ from dpsjax.selectors.noise import hash_bits, hash_words
 from dpsjax.selectors.protocol import Batch, Proposal
 from dpsjax.types import Array, Int, Key, Shaped
 
-BLOCK = 128  # rows to a block: a TPU vector's lanes
+BLOCKS = (128, 32, 8)  # rows to a block, the first that leaves many blocks; 128 is a TPU's lanes
 
 
 def top_rows(values: Shaped[Array, "N"], count: int) -> Int[Array, "M"]:
@@ -29,15 +29,16 @@ def top_rows(values: Shaped[Array, "N"], count: int) -> Int[Array, "M"]:
     """
     size = values.shape[0]
     count = min(count, size)
-    blocks = size // BLOCK
-    if blocks <= 4 * count:  # too few blocks for the first pass to pay
+    block = next((block for block in BLOCKS if size // block > 4 * count), None)
+    if block is None:  # so few rows that a first pass would not pay
         return jax.lax.top_k(values, count)[1].astype(jnp.int32)
-    head = values[: blocks * BLOCK].reshape(blocks, BLOCK)
+    blocks = size // block
+    head = values[: blocks * block].reshape(blocks, block)
     best = jnp.sort(jax.lax.top_k(head.max(axis=1), count)[1]).astype(jnp.int32)
-    lanes = jnp.arange(BLOCK, dtype=jnp.int32)
-    rows = (best[:, None] * BLOCK + lanes[None, :]).reshape(-1)
-    tail = jnp.arange(blocks * BLOCK, size, dtype=jnp.int32)
-    candidates = jnp.concatenate([head[best].reshape(-1), values[blocks * BLOCK :]])
+    lanes = jnp.arange(block, dtype=jnp.int32)
+    rows = (best[:, None] * block + lanes[None, :]).reshape(-1)
+    tail = jnp.arange(blocks * block, size, dtype=jnp.int32)
+    candidates = jnp.concatenate([head[best].reshape(-1), values[blocks * block :]])
     return jnp.concatenate([rows, tail])[jax.lax.top_k(candidates, count)[1]]
 
 

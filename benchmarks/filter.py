@@ -1,0 +1,151 @@
+"""Claim: the filter and the selection cost a few times a memcpy of the bytes they must move.
+
+One round over N prompts, in float32: select the B prompts, observe them, advance the belief of all.
+
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/filter.py --sizes 1e3 1e4 1e5 1e6 1e7
+
+The tunable asks for huge pages, which makes fresh buffers cheap; it changes no result. Sides, all
+in one run: this library; a dictionary of 3x3 NumPy filters in a Python loop (the form of the
+released sampler, up to 1e5); the same algebra vectorised in plain NumPy (up to 1e6); and a memcpy
+of the fewest bytes that an exact step moves. Those are, per prompt and float32: read 9 counts, 3
+beliefs and the step last seen, write 3 beliefs: 16 words of 4 bytes.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from common import memcpy_seconds, peak_bytes, resident_bytes, save, seconds
+
+import dpsjax
+
+FEWEST_BYTES = 16 * 4  # per prompt and step, read and written
+
+
+@dataclass
+class Options:
+    """Sizes and where the record goes."""
+
+    sizes: list[float] = field(default_factory=lambda: [1e3, 1e4, 1e5, 1e6, 1e7])
+    batch: int = 256
+    decay: float = 0.7
+    out: Path = Path("runs/benchmarks")
+
+
+def library_round(num_prompts: int, batch: int, decay: float) -> dict:
+    """Selection, observation and the whole round, each timed alone."""
+    selector = dpsjax.selectors.dps(decay=decay)
+    select = jax.jit(lambda key, state: dpsjax.select(selector, key, state, batch)[0].index)
+    observe = jax.jit(
+        lambda state, index, passes, trials: dpsjax.observe(selector, state, index, passes, trials)[
+            1
+        ],
+        donate_argnums=0,
+    )
+    rng = np.random.default_rng(0)
+    trials = jnp.full(batch, 8, jnp.int32)
+    before = resident_bytes()
+    cell = [jax.block_until_ready(jax.jit(lambda: selector.init(num_prompts))())]
+    clock = [0]
+
+    def choose():
+        clock[0] += 1
+        return select(jax.random.key(clock[0]), cell[0])
+
+    def learn(index=None):
+        index = (
+            jnp.asarray(rng.choice(num_prompts, batch, replace=False), jnp.int32)
+            if index is None
+            else index
+        )
+        passes = jnp.asarray(rng.integers(0, 9, batch), jnp.int32)
+        cell[0] = observe(cell[0], index, passes, trials)
+        return cell[0]
+
+    def whole():
+        return learn(choose())
+
+    for _ in range(5):
+        jax.block_until_ready(whole())
+    result = {"select": seconds(choose), "observe": seconds(learn), "round": seconds(whole)}
+    result["resident_bytes"] = resident_bytes() - before
+    return result
+
+
+def python_loop(num_prompts: int, batch: int, decay: float) -> dict:
+    """A dictionary of one-prompt filters, as released samplers keep them."""
+    prior = np.ones((3, 3))
+    alpha = {n: prior.copy() for n in range(num_prompts)}
+    belief = {n: np.full(3, 1 / 3) for n in range(num_prompts)}
+    rng = np.random.default_rng(0)
+
+    def whole():
+        scores = np.array([belief[n][1] for n in range(num_prompts)])
+        chosen = set(np.argsort(-scores)[:batch].tolist())
+        for n in range(num_prompts):
+            expected = alpha[n] / alpha[n].sum(axis=0, keepdims=True)
+            update = 0.0
+            after = belief[n]
+            if n in chosen:
+                after = np.eye(3)[rng.integers(3)]
+                update = after[:, None] * expected * belief[n][None]
+                update = update / update.sum()
+            alpha[n] = decay * alpha[n] + (1 - decay) * prior + update
+            belief[n] = (alpha[n] / alpha[n].sum(axis=0, keepdims=True)) @ after
+
+    return seconds(whole, repeats=3, warm=0)
+
+
+def plain_numpy(num_prompts: int, batch: int, decay: float) -> dict:
+    """The same algebra on whole [N, 3, 3] float32 arrays."""
+    alpha = np.ones((num_prompts, 3, 3), np.float32)
+    belief = np.full((num_prompts, 3), 1 / 3, np.float32)
+    rng = np.random.default_rng(0)
+    decay = np.float32(decay)
+
+    def whole():
+        nonlocal alpha, belief
+        chosen = np.argpartition(-belief[:, 1], batch)[:batch]
+        after = belief.copy()
+        after[chosen] = np.eye(3, dtype=np.float32)[rng.integers(0, 3, batch)]
+        expected = alpha[chosen] / alpha[chosen].sum(axis=1, keepdims=True)
+        update = after[chosen][:, :, None] * expected * belief[chosen][:, None, :]
+        update /= update.sum(axis=(1, 2), keepdims=True)
+        alpha = decay * alpha + (1 - decay)
+        alpha[chosen] += update
+        belief = np.einsum("nij,nj->ni", alpha / alpha.sum(axis=1, keepdims=True), after)
+
+    return seconds(whole, repeats=5, warm=1)
+
+
+def main(options: Options) -> None:
+    rows = []
+    for size in (int(size) for size in options.sizes):
+        row = {"prompts": size, **library_round(size, options.batch, options.decay)}
+        row["memcpy"] = memcpy_seconds(FEWEST_BYTES * size)
+        row["round_per_memcpy"] = row["round"]["median"] / row["memcpy"]["median"]
+        if size <= 1e5:
+            row["python_loop"] = python_loop(size, options.batch, options.decay)
+            row["loop_per_round"] = row["python_loop"]["median"] / row["round"]["median"]
+        if size <= 1e6:
+            row["numpy"] = plain_numpy(size, options.batch, options.decay)
+            row["numpy_per_round"] = row["numpy"]["median"] / row["round"]["median"]
+        rows.append(row)
+        print(
+            f"N={size:>11,}  select {row['select']['median'] * 1e3:9.3f} ms"
+            f"  observe {row['observe']['median'] * 1e3:9.3f} ms"
+            f"  round {row['round']['median'] * 1e3:9.3f} ms"
+            f" = {row['round_per_memcpy']:6.2f} memcpy"
+            f"  python loop x{row.get('loop_per_round', float('nan')):9.1f}"
+            f"  numpy x{row.get('numpy_per_round', float('nan')):6.1f}"
+            f"  resident +{row['resident_bytes'] / 2**30:.3f} GiB",
+            flush=True,
+        )
+    save("filter", {"rows": rows, "peak_bytes": peak_bytes(), "batch": options.batch}, options.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
