@@ -1,11 +1,15 @@
 """What a run is judged by: yield, coverage, ability, and calibration over the whole pool."""
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpsjax.selectors import StateBelief, partial_states
+from dpsjax.belief import beta
+from dpsjax.selectors.scores import partial_states
+from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief, StateBelief
 from dpsjax.types import Array, Float
 
 if TYPE_CHECKING:
@@ -29,17 +33,62 @@ def predicted_outcome(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
     """Probabilities that none, some or all of a group pass, from the newest belief understood.
 
     Args:
-        beliefs: what the trackers of a chain published, newest first.
+        beliefs: what the trackers of a chain published, newest first. A ``StateBelief`` is taken
+            as it is, a ``BetaBelief`` gives the beta-binomial probabilities.
         group: G rollouts.
 
     Returns:
-        float32[3, N]; None if no belief says so.
+        float32[3, N]; None if there is no such belief.
     """
-    del group
     for belief in beliefs:
         if isinstance(belief, StateBelief):
             return _from_states(belief.prob)
+        if isinstance(belief, BetaBelief):
+            return _beta_binomial(belief.a, belief.b, group)
     return None
+
+
+def outcome_of_average(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
+    """As :func:`predicted_outcome`, for a tracked average of pass rates taken at face value."""
+    for belief in beliefs:
+        if isinstance(belief, AverageBelief):
+            return group_outcome(jnp.clip(belief.value.astype(jnp.float32), 0.0, 1.0), group)
+    return None
+
+
+def outcome_of_logit(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
+    """As :func:`predicted_outcome`, for a Gaussian belief about the logit (15-node quadrature)."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(15)
+    weights = weights / weights.sum()
+    for belief in beliefs:
+        if isinstance(belief, GaussianBelief):
+            mean, spread = belief.mean, jnp.sqrt(belief.variance)
+            rates = [jax.nn.sigmoid(mean + float(node) * spread) for node in nodes]
+            parts = [group_outcome(rate.astype(jnp.float32), group) for rate in rates]
+            return sum(float(w) * part for w, part in zip(weights, parts, strict=True))
+    return None
+
+
+def group_outcome(rate: Float[Array, "N"], group: int) -> Float[Array, "3 N"]:
+    """Probabilities that none, some or all of ``group`` independent rollouts pass.
+
+    Args:
+        rate: float32[N], probability of one pass.
+        group: G.
+
+    Returns:
+        float32[3, N], columns sum to 1.
+    """
+    none, every = (1.0 - rate) ** group, rate**group
+    return jnp.stack([none, jnp.maximum(1.0 - none - every, 0.0), every])
+
+
+def _beta_binomial(a: Array, b: Array, group: int) -> Array:
+    def run(count):
+        return math.prod((count + i) / (a + b + i) for i in range(group))
+
+    some = beta.informative_prob(a, b, group)
+    return jnp.stack([run(b), some, run(a)]).astype(jnp.float32)
 
 
 def _from_states(prob: Array) -> Array:
@@ -120,7 +169,9 @@ def summarize(run: "Run") -> dict[str, np.ndarray]:
     steps = {name: np.asarray(value, np.float64) for name, value in run.steps._asdict().items()}
     effective, groups = steps["effective"], steps["groups"]
     half = effective.shape[-1] // 2
-    sums = {name: np.asarray(value, np.float64) for name, value in run.calibration._asdict().items()}
+    sums = {
+        name: np.asarray(value, np.float64) for name, value in run.calibration._asdict().items()
+    }
     visits = np.asarray(run.visits)
     right = np.trace(sums["confusion"], axis1=-2, axis2=-1)
     return {

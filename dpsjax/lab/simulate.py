@@ -17,6 +17,7 @@ from dpsjax import selectors
 from dpsjax.lab.measures import Calibration, calibrate, no_calibration, predicted_outcome
 from dpsjax.lab.students import Student
 from dpsjax.selectors import Selector
+from dpsjax.selectors.refill import Buffer, init_buffer, push, take
 from dpsjax.types import Array, Bool, Float, Int, Key, PyTree
 
 
@@ -49,6 +50,7 @@ class Contender(NamedTuple):
     selector: Selector
     waves: int = 1  # at most so many waves for an update; more than 1 collects accepted groups
     oracle: bool = False  # rank by the true probability of a partly solved group instead
+    predict: Callable = predicted_outcome  # (beliefs, group) -> float32[3, N] or None
 
 
 class Groups(NamedTuple):
@@ -86,7 +88,7 @@ class _Carry(NamedTuple):
     selector: PyTree
     student: PyTree
     late: Groups  # [delay, B], on their way
-    pending: Groups  # [2B], accepted and not yet trained on
+    pending: Buffer  # accepted and not yet trained on
     waited: Int[Array, ""]  # waves since the last update
     visits: Int[Array, "N"]
     calibration: Calibration
@@ -127,9 +129,7 @@ def _choose(contender: Contender, key, state, size: int, partial: Array):
         parts.append(selectors.stateless(lambda key, proposal: proposal.replace(score=partial)))
     outer = selectors.chain(*parts)
     states = (state, ()) + ((),) * contender.oracle
-    batch, after = selectors.select(
-        outer, key, selectors.ChainState(state.active, states), size
-    )
+    batch, after = selectors.select(outer, key, selectors.ChainState(state.active, states), size)
     return batch, after.parts[0], after.parts[1]
 
 
@@ -138,31 +138,18 @@ def _deliver(late: Groups, fresh: Groups) -> tuple[Groups, Groups]:
     if late.index.shape[0] == 0:
         return fresh, late
     arrived = jax.tree.map(lambda queue: queue[0], late)
-    moved = jax.tree.map(
-        lambda queue, new: jnp.concatenate([queue[1:], new[None]]), late, fresh
-    )
+    moved = jax.tree.map(lambda queue, new: jnp.concatenate([queue[1:], new[None]]), late, fresh)
     return arrived, moved
 
 
-def _refill(pending: Groups, waited, arrived: Groups, accept, waves: int):
-    """Collect accepted groups until B are there, or ``waves`` waves are spent.
-
-    No accepted group is thrown away: fewer than B are pending before, at most B arrive, and what
-    is not used now stays.
-    """
-    size, room = accept.shape[0], pending.index.shape[0]
-    count = (pending.index >= 0).sum(dtype=jnp.int32)
-    place = count + jnp.cumsum(accept.astype(jnp.int32), dtype=jnp.int32) - 1
-    place = jnp.where(accept, place, room)
-    pending = jax.tree.map(lambda old, new: old.at[place].set(new, mode="drop"), pending, arrived)
-    count = count + accept.sum(dtype=jnp.int32)
-    ready = (count >= size) | (waited + 1 >= waves)
-    used = jax.tree.map(
-        lambda now, none: jnp.where(ready, now[:size], none), pending, _no_groups(size)
-    )
-    rest = jax.tree.map(lambda now, none: now.at[:size].set(none), pending, _no_groups(size))
-    rest = jax.tree.map(lambda now: jnp.roll(now, -size), rest)
-    pending = jax.tree.map(lambda now, left: jnp.where(ready, left, now), pending, rest)
+def _refill(pending: Buffer, waited, arrived: Groups, accept, waves: int):
+    """Collect accepted groups until B are there, or ``waves`` waves are spent."""
+    size = accept.shape[0]
+    pending = push(pending, arrived, accept)
+    ready = (pending.size >= size) | (waited + 1 >= waves)
+    groups, valid, rest = take(pending, size)
+    used = groups._replace(index=jnp.where(valid & ready, groups.index, -1))
+    pending = jax.tree.map(lambda left, now: jnp.where(ready, left, now), rest, pending)
     return used, pending, jnp.where(ready, 0, waited + 1).astype(jnp.int32), ready
 
 
@@ -188,7 +175,7 @@ def _step(contender: Contender, student: Student, setting: Setting, key: Key, ca
         )
     learned = student.learn(carry.student, *used)
 
-    predicted = predicted_outcome(beliefs, setting.rollouts)
+    predicted = contender.predict(beliefs, setting.rollouts)
     now = no_calibration() if predicted is None else calibrate(predicted, truth)
     target = jnp.where(fresh.index < 0, setting.pool, fresh.index)
     visits = carry.visits.at[target].add((trials > 0).astype(jnp.int32), mode="drop")
@@ -229,12 +216,13 @@ def simulate(
     """
     if contender.waves < 1:
         raise ValueError(f"waves must be at least 1, got {contender.waves}")
-    size, room = setting.batch, 2 * setting.batch * (contender.waves > 1)
+    size = setting.batch
+    room = 2 * size - 1 if contender.waves > 1 else 1
     carry = _Carry(
         selector=contender.selector.init(setting.pool),
         student=student.init(jax.random.fold_in(key, 0), setting.pool),
         late=_no_groups(setting.delay, size),
-        pending=_no_groups(room),
+        pending=init_buffer(_no_groups(), room),
         waited=jnp.zeros((), jnp.int32),
         visits=jnp.zeros(setting.pool, jnp.int32),
         calibration=no_calibration(),

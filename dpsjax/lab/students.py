@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dpsjax.lab.measures import group_outcome
 from dpsjax.types import Array, Float, Int, Key, PyTree, Scalar
 
 TOPICS = 16  # number of topics; a static size, so not a parameter
@@ -88,20 +89,6 @@ def signal(passes: Int[Array, "B"], trials: Int[Array, "B"]) -> Float[Array, "B"
     """
     spread = (passes * (trials - passes)).astype(jnp.float32)
     return 2.0 * jnp.sqrt(spread) / jnp.maximum(trials, 1).astype(jnp.float32)
-
-
-def group_outcome(rate: Float[Array, "N"], group: int) -> Float[Array, "3 N"]:
-    """Probabilities that none, some or all of ``group`` independent rollouts pass.
-
-    Args:
-        rate: float32[N], probability of one pass.
-        group: G.
-
-    Returns:
-        float32[3, N], columns sum to 1.
-    """
-    none, every = (1.0 - rate) ** group, rate**group
-    return jnp.stack([none, jnp.maximum(1.0 - none - every, 0.0), every])
 
 
 def _init(params: StudentParams, key: Key, rows: int) -> StudentState:

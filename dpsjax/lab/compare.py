@@ -1,0 +1,266 @@
+"""Compare selectors on a simulated student at equal rollouts, and say what was found."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from rich.table import Table
+
+from dpsjax.lab.measures import MEASURES, gap_closed, summarize
+from dpsjax.lab.simulate import Contender, Run, Setting, simulate_seeds
+from dpsjax.lab.statistics import Difference, Interval, against, interval
+from dpsjax.lab.students import Student
+from dpsjax.selectors import Selector, uniform
+
+SIGNIFICANT = 0.05
+UNIFORM, ORACLE = "uniform", "oracle"  # always run: the two ends of the gap
+GAP = {"gap_effective": "effective_ratio", "gap_held_out": "ability_held_out"}
+
+
+class Comparison(NamedTuple):
+    """Everything a comparison found."""
+
+    title: str
+    setting: Setting
+    seeds: int
+    reference: str
+    runs: dict[str, Run]  # NumPy arrays with a leading seed axis
+    values: dict[str, dict[str, np.ndarray]]  # name -> measure -> float64[seeds]
+    seconds: dict[str, float]  # of each contender, compilation included
+
+
+def compare(
+    contenders: Mapping[str, Selector | Contender],
+    student: Student,
+    setting: Setting,
+    seeds: int = 10,
+    reference: str = "dps",
+    title: str = "",
+    on_done: Callable[[str, float], None] | None = None,
+) -> Comparison:
+    """Run every contender on the same seeds; uniform and the oracle are added.
+
+    Args:
+        contenders: name -> selector, or a selector with how it is used.
+        student: what answers and learns.
+        setting: sizes.
+        seeds: runs of each contender; at least 2 for intervals.
+        reference: whom the others are compared with; if it is not there, uniform.
+        title: of the student, for tables and plots.
+        on_done: told the name and the seconds of each contender as it ends.
+
+    Returns:
+        the comparison.
+
+    Raises:
+        ValueError: if ``seeds`` is not positive.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    field = {UNIFORM: Contender(uniform())}
+    for name, contender in contenders.items():
+        known = isinstance(contender, Contender)
+        field[name] = contender if known else Contender(contender)
+    field[ORACLE] = Contender(uniform(), oracle=True)
+    runs, values, seconds = {}, {}, {}
+    for name, contender in field.items():
+        started = time.perf_counter()
+        runs[name] = jax.tree.map(np.asarray, simulate_seeds(contender, student, seeds, setting))
+        values[name] = summarize(runs[name])
+        seconds[name] = time.perf_counter() - started
+        if on_done is not None:
+            on_done(name, seconds[name])
+    for mine in values.values():
+        for gap, measure in GAP.items():
+            ends = values[UNIFORM][measure], values[ORACLE][measure]
+            mine[gap] = gap_closed(mine[measure], *ends)
+    reference = reference if reference in field else UNIFORM
+    return Comparison(title, setting, seeds, reference, runs, values, seconds)
+
+
+def means(comparison: Comparison, measure: str) -> dict[str, Interval]:
+    """Mean and 95 % interval of one measure for every contender."""
+    return {name: interval(mine[measure]) for name, mine in comparison.values.items()}
+
+
+def differences(comparison: Comparison, measure: str) -> dict[str, Difference]:
+    """Paired differences to the reference; the oracle, which is no selector, is left out."""
+    field = {n: mine[measure] for n, mine in comparison.values.items() if n != ORACLE}
+    return against(field, comparison.reference)
+
+
+def finding(comparison: Comparison, measure: str = "ability_held_out") -> str:
+    """What was found and what was not significant, in one sentence.
+
+    Args:
+        comparison: with at least two seeds, or nothing is significant.
+        measure: one of :data:`dpsjax.lab.measures.MEASURES` of which more is better.
+
+    Returns:
+        the sentence.
+    """
+    found, average = differences(comparison, measure), means(comparison, measure)
+    field = [name for name in average if name != ORACLE]
+    best = max(field, key=lambda name: average[name].mean)
+    certain = {name: d for name, d in found.items() if d.p_corrected < SIGNIFICANT}
+    better = sorted((n for n, d in certain.items() if d.mean > 0), key=lambda n: -found[n].mean)
+    worse = sorted((n for n, d in certain.items() if d.mean < 0), key=lambda n: found[n].mean)
+    unsure = [name for name in found if name not in certain]
+
+    def listed(names):
+        return ", ".join(f"{n} ({found[n].mean:+.3f})" for n in names) or "none"
+
+    return (
+        f"After {_rollouts(comparison):,} rollouts each, over {comparison.seeds} seeds, "
+        f"{MEASURES[measure][0]} was highest with {best} ({average[best].mean:.3f}; "
+        f"{comparison.reference} {average[comparison.reference].mean:.3f}, "
+        f"uniform {average[UNIFORM].mean:.3f}, oracle {average[ORACLE].mean:.3f}); "
+        f"significantly better than {comparison.reference}: {listed(better)}; "
+        f"worse: {listed(worse)}; not significantly different: {listed(unsure)} "
+        f"(paired t-tests, Holm-corrected over {len(found)} comparisons, p < {SIGNIFICANT})."
+    )
+
+
+def _rollouts(comparison: Comparison) -> int:
+    setting = comparison.setting
+    return setting.steps * setting.batch * setting.rollouts
+
+
+def table(comparison: Comparison) -> Table:
+    """The comparison for a terminal, best held-out ability first.
+
+    Args:
+        comparison: what to show.
+
+    Returns:
+        a rich table; +- is half the 95 % interval over seeds.
+    """
+    setting, order = comparison.setting, ranking(comparison)
+    found = differences(comparison, "ability_held_out")
+    shown = Table(
+        title=f"{comparison.title}: {setting.steps} steps of {setting.batch} x {setting.rollouts} "
+        f"out of {setting.pool:,}, {comparison.seeds} seeds",
+        caption="+- half of the 95 % interval; * p < 0.05 after Holm's correction; "
+        "coverage and visits are of the pool",
+    )
+    shown.add_column("selector", no_wrap=True)
+    for heading in (
+        "held-out ability",
+        f"minus {comparison.reference}",
+        "pool ability",
+        "effective ratio",
+        "gap closed",
+        "rollouts / effective",
+        "coverage",
+        "Brier",
+        "accuracy",
+        "seconds",
+    ):
+        shown.add_column(heading, justify="right")
+    for name in order:
+        mine = {m: interval(v) for m, v in comparison.values[name].items()}
+        shown.add_row(
+            name,
+            _with_error(mine["ability_held_out"]),
+            _difference(found.get(name)),
+            _with_error(mine["ability_pool"]),
+            _with_error(mine["effective_ratio"]),
+            _number(mine["gap_effective"].mean, 2),
+            _number(mine["rollouts_per_effective_group"].mean, 1),
+            _number(mine["coverage"].mean, 2),
+            _number(mine["brier"].mean, 3),
+            _number(mine["accuracy"].mean, 2),
+            _number(comparison.seconds[name], 1),
+        )
+    return shown
+
+
+def ranking(comparison: Comparison, measure: str = "ability_held_out") -> list[str]:
+    """Names, the highest mean first."""
+    average = means(comparison, measure)
+    return sorted(average, key=lambda name: -average[name].mean)
+
+
+def _with_error(value: Interval) -> str:
+    if math.isnan(value.low):
+        return _number(value.mean, 3)
+    return f"{value.mean:.3f} ±{value.high - value.mean:.3f}"
+
+
+def _difference(value: Difference | None) -> str:
+    if value is None:
+        return ""
+    return f"{value.mean:+.3f}{'*' if value.p_corrected < SIGNIFICANT else ' '}"
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def to_dict(comparison: Comparison) -> dict:
+    """Everything but the curves of single seeds, as JSON takes it.
+
+    Args:
+        comparison: what to write.
+
+    Returns:
+        a dictionary; NaN becomes None.
+    """
+    selectors = {}
+    for name, mine in comparison.values.items():
+        sums = comparison.runs[name].calibration
+        selectors[name] = {
+            "measures": {m: interval(v)._asdict() for m, v in mine.items()},
+            "seeds": {m: v.tolist() for m, v in mine.items()},
+            "confusion": sums.confusion.sum(axis=0).tolist(),
+            "reliability": sums.bins.sum(axis=0).tolist(),
+            "seconds": comparison.seconds[name],
+        }
+    return _without_nan(
+        {
+            "title": comparison.title,
+            "setting": vars(comparison.setting),
+            "seeds": comparison.seeds,
+            "reference": comparison.reference,
+            "finding": finding(comparison),
+            "statistics": "means with Student's 95 % intervals over seeds; differences paired by "
+            "seed, two-sided t-tests, p_corrected by Holm over all selectors for each measure",
+            "selectors": selectors,
+            "differences": {
+                m: {n: d._asdict() for n, d in differences(comparison, m).items()}
+                for m, (_, more) in MEASURES.items()
+                if more is not None
+            },
+        }
+    )
+
+
+def _without_nan(value):
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write ``comparison.json`` and the pictures.
+
+    Args:
+        comparison: what to write.
+        folder: made if missing.
+
+    Returns:
+        the files.
+    """
+    from dpsjax.lab.plots import write_plots  # matplotlib takes a second to import
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "comparison.json"
+    path.write_text(json.dumps(to_dict(comparison), indent=1) + "\n", encoding="utf-8")
+    return [path, *write_plots(comparison, folder)]
