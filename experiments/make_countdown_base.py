@@ -29,6 +29,7 @@ import tyro
 from flax import nnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.numpy import load_file
 
 from dpsjax.policy import Policy, Sampling, generate, save_weights, tiny_config, token_log_probs
 from dpsjax.tasks.base import Problem, Task
@@ -152,6 +153,14 @@ def measure(graph, params, task: Task, config: Config) -> dict:
     }
 
 
+def tensors_sha256(path: Path) -> str:
+    """Digest of a file's tensors in the order of their names; its header has no fixed order."""
+    digest = hashlib.sha256()
+    for name, array in sorted(load_file(path).items()):
+        digest.update(name.encode() + array.tobytes())
+    return digest.hexdigest()
+
+
 def train(config: Config, task: Task) -> tuple:
     """Graph, parameters, steps done and the digest of what was learned from."""
     console = Console()
@@ -198,7 +207,7 @@ def main(config: Config) -> None:
         "parameters": model.config.num_params(),
         "data_sha256": data,
         "task_sha256": task.fingerprint(),
-        "weights_sha256": hashlib.sha256(config.out.read_bytes()).hexdigest(),
+        "tensors_sha256": tensors_sha256(config.out),
         "seconds": round(time.monotonic() - start),
         "jax": jax.__version__,
         "temperature": 1.0,
