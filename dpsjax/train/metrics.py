@@ -33,23 +33,23 @@ def step_record(step: int, rollouts: int, report: StepReport, seconds: dict[str,
         a JSON-serialisable record. Rates are over prompts with at least one valid rollout:
         ``effective_ratio`` is the share that is neither all wrong nor all right.
     """
-    report = jax.tree.map(np.asarray, report)
-    rows = report.index >= 0
-    passes, trials = report.passes[rows], report.trials[rows]
+    host: Any = jax.tree.map(np.asarray, report)
+    rows = host.index >= 0
+    passes, trials = host.passes[rows], host.trials[rows]
     seen = trials > 0
     mixed = seen & (passes > 0) & (passes < trials)
-    policy, update = report.update.policy, report.update
+    policy, update = host.update.policy, host.update
     return {
         "step": step,
         "rollouts": rollouts,
-        "reward": float(report.reward),
+        "reward": float(host.reward),
         "accuracy": float(passes.sum() / max(trials.sum(), 1)),
         "effective_ratio": float(mixed.sum() / max(seen.sum(), 1)),
         "all_wrong": int((seen & (passes == 0)).sum()),
         "all_right": int((seen & (passes == trials)).sum()),
         "groups_in_loss": int(update.groups),
-        "coverage": int(report.covered),
-        "occupancy": _rounded(report.occupancy),
+        "coverage": int(host.covered),
+        "occupancy": _rounded(host.occupancy),
         "loss": float(update.loss),
         "grad_norm": float(update.grad_norm),
         "entropy": float(policy.entropy),
@@ -57,15 +57,15 @@ def step_record(step: int, rollouts: int, report: StepReport, seconds: dict[str,
         "mismatch": float(policy.mismatch),
         "mismatch_max": float(policy.mismatch_max),
         "clipped": float((policy.clipped_low + policy.clipped_high) / max(policy.tokens, 1)),
-        "tokens": int(report.tokens),
+        "tokens": int(host.tokens),
         "skipped_nonfinite": int(update.skipped_nonfinite),
         "skipped_empty": int(update.skipped_empty),
         "groups": {
-            "prompt": report.index[rows].tolist(),
+            "prompt": host.index[rows].tolist(),
             "passes": passes.tolist(),
             "trials": trials.tolist(),
-            "state": report.observed[rows].tolist(),
-            "predicted": _rounded(report.predicted[:, rows]),
+            "state": host.observed[rows].tolist(),
+            "predicted": _rounded(host.predicted[:, rows]),
         },
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }

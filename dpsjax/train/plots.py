@@ -250,11 +250,11 @@ def draw_calibration(axes: "Axes", records: Sequence[Record]) -> None:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="perfect")
     axes.errorbar(mean, rate, yerr=error, fmt="none", ecolor=BLUE, capsize=2, linewidth=1)
     area = 6 + 90 * count / count.max()
+    axes.scatter(mean, rate, s=area, color=BLUE, alpha=0.6, linewidth=0)
     label = "rolled-out prompts\n(area: how many)"
-    axes.scatter(mean, rate, s=area, color=BLUE, alpha=0.6, linewidth=0, label=label)
+    axes.scatter([], [], s=24, color=BLUE, alpha=0.6, linewidth=0, label=label)
     axes.set(xlabel="predicted P(partial)", ylabel="observed share", xlim=(0, 1), ylim=(0, 1))
-    legend = axes.legend(loc="best", fontsize=8)
-    legend.legend_handles[-1].set_sizes([24])
+    axes.legend(loc="best", fontsize=8)
 
 
 def calibration(

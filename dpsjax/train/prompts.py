@@ -19,8 +19,8 @@ class Prompts(NamedTuple):
         length: Real tokens of each, at least 1. int32[N].
     """
 
-    tokens: Array
-    length: Array
+    tokens: Array | np.ndarray
+    length: Array | np.ndarray
 
 
 def tokenize(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Sharding
 
 from dpsjax.policy import Rollouts
 from dpsjax.tasks.base import Problem, Task
@@ -54,7 +54,7 @@ def score_rollouts(
     )
 
 
-def _place(local: np.ndarray, sharding: NamedSharding, rows: int) -> Array:
+def _place(local: np.ndarray, sharding: Sharding, rows: int) -> Array:
     """Make a global array of ``rows`` rows out of each process's own."""
     shape = (rows, *local.shape[1:])
     return jax.make_array_from_process_local_data(sharding, local, shape)

@@ -4,7 +4,7 @@ Add a selector by adding a dataclass with ``build`` here and to :data:`SelectorC
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from dpsjax import selectors
 from dpsjax.selectors import Selector
@@ -42,9 +42,10 @@ class Dps:
 
     def build(self) -> Selector:
         """The selector."""
+        prior: Any = self.prior_alpha  # a number, a name or a matrix
         return selectors.dps(
             decay=self.decay,
-            prior_alpha=self.prior_alpha,
+            prior_alpha=prior,
             num_states=self.states,
             entropy=self.entropy,
             candidates=self.candidates,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +94,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             steps = jax.random.fold_in(key, _STEPS)
             return initial_state(params, optimizer.init(params), belief, steps, pool_rows)
 
-        everywhere = meshes.replicated(mesh)
+        everywhere: Any = meshes.replicated(mesh)
         shapes = jax.eval_shape(start, params)
         by_prompt = meshes.prompt_axis_shardings((shapes.selector, shapes.visits), mesh, pool_rows)
         by_parameter = shardings(params, mesh)

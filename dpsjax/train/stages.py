@@ -5,7 +5,7 @@ step decides the step.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -178,7 +178,8 @@ def make_select(
         )
         return draw, after
 
-    split, whole = batch_sharding(mesh), replicated(mesh)
+    split: Any = batch_sharding(mesh)  # Any: a sharding stands where the array will be
+    whole: Any = replicated(mesh)
     draw = Draw(split, split, split, split, whole, whole)
     return jax.jit(run, donate_argnums=0, out_shardings=(draw, selector_shardings))
 
@@ -199,8 +200,9 @@ def make_generate(graph: nnx.GraphDef, sampling: Sampling, group: int, mesh: Mes
     def run(params: PyTree, key: Key, prompt: Array, mask: Array) -> Rollouts:
         return generate(nnx.merge(graph, params), key, prompt, mask, sampling, group)
 
-    split = batch_sharding(mesh)
-    return jax.jit(run, out_shardings=Rollouts(split, split, split, replicated(mesh)))
+    split: Any = batch_sharding(mesh)
+    whole: Any = replicated(mesh)
+    return jax.jit(run, out_shardings=Rollouts(split, split, split, whole))
 
 
 def log_prob_function(graph: nnx.GraphDef, temperature: float) -> LogProbFunction:
