@@ -140,7 +140,7 @@ def offset(a: Float[Array, "..."], b: Float[Array, "..."], target) -> Float[Arra
 
 
 def variance_of_rollout(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
-    """p (1 - p) at the posterior mean p."""
+    """P (1 - p) at the posterior mean p."""
     total = a + b
     return (a * b) / (total * total)
 
@@ -179,9 +179,7 @@ def informative_prob(
     return jnp.maximum(1 - (every + none), 0)
 
 
-def information(
-    a: Float[Array, "..."], b: Float[Array, "..."], group: int
-) -> Float[Array, "..."]:
+def information(a: Float[Array, "..."], b: Float[Array, "..."], group: int) -> Float[Array, "..."]:
     """Mutual information, in nats, between a group's outcomes and the solve probability.
 
     ``I = H(Beta(a,b)) - sum_s BetaBin(s) H(Beta(a+s, b+G-s))`` (InSight, arXiv 2603.01907),

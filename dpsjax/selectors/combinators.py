@@ -9,6 +9,7 @@ from dpsjax import checks
 from dpsjax.belief import rows
 from dpsjax.selectors.draw import draw
 from dpsjax.selectors.protocol import Evidence, Proposal, Selector, chain, stateless
+from dpsjax.selectors.rates import wider
 from dpsjax.selectors.trackers import Visits, track_visits
 from dpsjax.types import Array, ArrayLike, Bool, Float, Int, Key
 
@@ -110,7 +111,7 @@ def freeze(inner: Selector) -> Selector:
     return Selector(inner.init, propose, observe)
 
 
-def switch(before: Selector, after: Selector, step) -> Selector:
+def schedule(before: Selector, after: Selector, step) -> Selector:
     """One selector for the first steps, another from then on; both learn all the time.
 
     Args:
@@ -130,7 +131,7 @@ def switch(before: Selector, after: Selector, step) -> Selector:
         early, first_state = before.propose(key, proposal, states[0])
         late, second_state = after.propose(key, proposal, states[1])
         is_late = count >= jnp.asarray(step, jnp.int32)
-        dtype = jnp.promote_types(early.score.dtype, late.score.dtype)
+        dtype = wider(early.score, late.score)
         chosen = proposal.replace(
             score=jnp.where(is_late, late.score.astype(dtype), early.score.astype(dtype)),
             eligible=jnp.where(is_late, late.eligible, early.eligible),
@@ -162,10 +163,12 @@ def quotas(shares: Float[Array, "S"], total: int) -> Int[Array, "S"]:
     whole = jnp.floor(exact)
     left = total - whole.sum().astype(jnp.int32)
     order = jnp.argsort(-(exact - whole), stable=True)
-    rank = jnp.zeros(shares.shape, jnp.int32).at[order].set(
-        jnp.arange(shares.shape[0], dtype=jnp.int32)
+    rank = (
+        jnp.zeros(shares.shape, jnp.int32)
+        .at[order]
+        .set(jnp.arange(shares.shape[0], dtype=jnp.int32))
     )
-    return whole.astype(jnp.int32) + (rank < left)
+    return whole.astype(jnp.int32) + (rank < left).astype(jnp.int32)
 
 
 def stratify(source: RowData, shares) -> Selector:
@@ -195,7 +198,7 @@ def stratify(source: RowData, shares) -> Selector:
     return Selector(init, propose, lambda evidence, sources: (evidence, sources))
 
 
-def _unless_short(proposal: Proposal, allowed: Bool[Array, "N"], strict: bool) -> Proposal:
+def unless_short(proposal: Proposal, allowed: Bool[Array, "N"], strict: bool) -> Proposal:
     """Bar rows; or, if not strict, draw them only when no others are left."""
     if strict:
         return proposal.replace(eligible=proposal.eligible & allowed)
@@ -219,7 +222,7 @@ def cool_down(steps, strict: bool = True) -> Selector:
         del key
         visits = proposal.belief(Visits, "cool_down", "track_visits")
         rested = (visits.count == 0) | (visits.age >= jnp.asarray(steps, jnp.int32))
-        return _unless_short(proposal, rested, strict)
+        return unless_short(proposal, rested, strict)
 
     return chain(track_visits(), stateless(propose))
 

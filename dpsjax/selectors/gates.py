@@ -49,3 +49,26 @@ def accept_mixed() -> Selector:
         return evidence.replace(accept=evidence.accept & mixed)
 
     return stateless(observe=observe)
+
+
+def accept_variance(threshold=0.5) -> Selector:
+    """Veto groups whose reward variance is small (VCRL, arXiv 2509.19803).
+
+    The variance of k passes in n trials over the largest that n trials allow,
+    ``k (n - k) / floor(n/2) / ceil(n/2)``, must reach the threshold.
+
+    Args:
+        threshold: kappa in [0, 1]; may be traced. The published schedule is not known.
+
+    Returns:
+        a part without memory; trackers still learn from vetoed groups.
+    """
+
+    def observe(evidence: Evidence) -> Evidence:
+        half = evidence.trials // 2
+        largest = half * (evidence.trials - half)
+        spread = (evidence.passes * (evidence.trials - evidence.passes)).astype(jnp.float32)
+        enough = spread >= jnp.asarray(threshold, jnp.float32) * largest.astype(jnp.float32)
+        return evidence.replace(accept=evidence.accept & enough & (spread > 0))
+
+    return stateless(observe=observe)

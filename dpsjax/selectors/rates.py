@@ -5,12 +5,17 @@ import jax.numpy as jnp
 from dpsjax.belief import beta, ema, gaussian
 from dpsjax.selectors.protocol import Proposal, Selector, stateless
 from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief, Visits
-from dpsjax.types import Array, Float
+from dpsjax.types import Array, Float, Shaped
+
+
+def wider(left: Shaped[Array, "..."], right: Shaped[Array, "..."]) -> jnp.dtype:
+    """The wider of two float types; JAX's own promotion raises under strict rules."""
+    return max(left.dtype, right.dtype, key=lambda dtype: dtype.itemsize)
 
 
 def add(proposal: Proposal, score: Float[Array, "N"]) -> Proposal:
     """Add to the score, in the wider of the two float types."""
-    dtype = jnp.promote_types(proposal.score.dtype, score.dtype)
+    dtype = wider(proposal.score, score)
     return proposal.replace(score=proposal.score.astype(dtype) + score.astype(dtype))
 
 
@@ -202,6 +207,7 @@ def weigh_progress(slope=8.0, base=0.5) -> Selector:
     Returns:
         a part that needs :func:`track_average` before it.
     """
+
     def propose(key, proposal: Proposal) -> Proposal:
         del key
         change = proposal.belief(AverageBelief, "weigh_progress", "track_average").change

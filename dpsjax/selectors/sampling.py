@@ -121,9 +121,7 @@ def row_beta(
 
         def again(inner):
             attempt, part_value, part_accepted = inner
-            new, good = _beta_attempt(
-                jax.random.fold_in(key, attempt), part_ids, part_a, part_b
-            )
+            new, good = _beta_attempt(jax.random.fold_in(key, attempt), part_ids, part_a, part_b)
             part_value = jnp.where(part_accepted, part_value, new)
             return attempt + 1, part_value, part_accepted | good
 

@@ -107,7 +107,7 @@ def pass_rate(evidence: Evidence) -> Float[Array, "B"]:
 
 
 def rollout_variance(evidence: Evidence) -> Float[Array, "B"]:
-    """p (1 - p) of the group; equal for m and n - m passes, to the last bit."""
+    """P (1 - p) of the group; equal for m and n - m passes, to the last bit."""
     dtype = jnp.result_type(float)
     product = evidence.passes * (evidence.trials - evidence.passes)
     square = jnp.maximum(evidence.trials * evidence.trials, 1)
@@ -136,9 +136,7 @@ def track_average(
     def observe(evidence: Evidence, belief: ema.Belief):
         index = jnp.where(evidence.trials > 0, evidence.index, -1)
         seen = of(evidence)
-        return evidence, ema.update(
-            decay, belief, index, seen, first_visit_sets=first_visit_sets
-        )
+        return evidence, ema.update(decay, belief, index, seen, first_visit_sets=first_visit_sets)
 
     return Selector(lambda num_prompts: ema.init(start, num_prompts), propose, observe)
 

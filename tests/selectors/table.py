@@ -1,12 +1,73 @@
 """Every selector, once. A new selector adds a row and inherits every contract."""
 
-from dpsjax import selectors
+import jax.numpy as jnp
+
+from dpsjax import selectors as s
+
+
+def alike(num_prompts):
+    """Prompts of equal difficulty, so that all are equal at the start."""
+    return jnp.zeros(num_prompts, jnp.float32)
+
+
+def sources(num_prompts):
+    """Four sources of equal size."""
+    return jnp.arange(num_prompts, dtype=jnp.int32) % 4
+
 
 SELECTORS = {
-    "uniform": selectors.uniform,
-    "dps": selectors.dps,
-    "dps_entropy": lambda: selectors.dps(decay=0.7, entropy=0.05),
-    "dps_local_5": lambda: selectors.dps(num_states=5, prior_alpha="local"),
-    "dps_candidates": lambda: selectors.dps(candidates=24),
-    "dps_then_mixed": lambda: selectors.chain(selectors.dps(), selectors.accept_mixed()),
+    "uniform": s.uniform,
+    "uniform_epochs": s.uniform_epochs,
+    "dps": s.dps,
+    "dps_entropy": lambda: s.dps(decay=0.7, entropy=0.05),
+    "dps_local_5": lambda: s.dps(num_states=5, prior_alpha="local"),
+    "dps_candidates": lambda: s.dps(candidates=24),
+    "dps_then_mixed": lambda: s.chain(s.dps(), s.accept_mixed()),
+    "mopps": s.mopps,
+    "mopps_band": lambda: s.mopps(1.0, band=(0.3, 0.7), candidates=24, forget_unseen=True),
+    "history_resampling": s.history_resampling,
+    "history_resampling_forever": lambda: s.history_resampling("forever", epoch_steps=2),
+    "dynamic_sampling": s.dynamic_sampling,
+    "depo": s.depo,
+    "lppo": s.lppo,
+    "learning_progress": s.learning_progress,
+    "beta_mean": s.beta_mean,
+    "variance_ema": s.variance_ema,
+    "static_order": lambda: s.static_order(alike),
+    "mapp": s.mapp,
+    "mapp_top": lambda: s.mapp(group=4, top=True),
+    "insight": s.insight,
+    "kgps": s.kgps,
+    "arcus": s.arcus,
+    "cures": s.cures,
+    "gcs": s.gcs,
+    "lilo": s.lilo,
+    "greso": s.greso,
+    "speed": s.speed,
+    "sec": lambda: s.sec(sources, 4),
+    "adarft": lambda: s.adarft(alike),
+    "vcrl": s.vcrl,
+    "prioritized_replay": s.prioritized_replay,
+    "prioritized_replay_value": lambda: s.prioritized_replay(0.5, by_rank=False),
+    "mix": lambda: s.chain(s.dps(), s.mix(s.uniform(), 0.25)),
+    "freeze": lambda: s.freeze(s.beta_mean()),
+    "schedule": lambda: s.chain(s.schedule(s.uniform(), s.beta_mean(), 2)),
+    "stratify": lambda: s.chain(s.beta_mean(), s.stratify(sources, (2, 1, 1, 4))),
+    "cool_down": lambda: s.chain(s.beta_mean(), s.cool_down(2)),
+    "revisit": lambda: s.chain(s.dps(), s.revisit(2, 0.25)),
+}
+
+# The costly contracts (op by op, and the compiler's own sharding) run by default for these, which
+# between them use every kind of part; for the others they are marked slow.
+REPRESENTATIVE = {
+    "uniform",
+    "dps",
+    "mopps",
+    "history_resampling",
+    "depo",
+    "arcus",
+    "greso",
+    "sec",
+    "prioritized_replay",
+    "stratify",
 }

@@ -11,11 +11,18 @@ from jax.sharding import Mesh, PartitionSpec
 
 import dpsjax
 from dpsjax.selectors import ChainState
-from tests.selectors.table import SELECTORS
+from tests.selectors.table import REPRESENTATIVE, SELECTORS
 
 N, B, G, STEPS = 64, 8, 4, 5
 
 every_selector = pytest.mark.parametrize("name", SELECTORS)
+every_selector_but_most_slowly = pytest.mark.parametrize(
+    "name",
+    [
+        name if name in REPRESENTATIVE else pytest.param(name, marks=pytest.mark.slow)
+        for name in SELECTORS
+    ],
+)
 
 
 def skill(num_prompts):
@@ -84,7 +91,7 @@ def same(left, right):
     chex.assert_trees_all_close(left_state, right_state, rtol=1e-6, atol=1e-9)
 
 
-@every_selector
+@every_selector_but_most_slowly
 def test_eager(name):
     selector = build(name)[0]
     eager = run(selector, lambda key, state: one_round(selector, key, state), selector.init(N))
@@ -146,7 +153,7 @@ def test_shard_map_on_eight_devices(name):
     same(run(selector, step, state), reference(name))
 
 
-@every_selector
+@every_selector_but_most_slowly
 def test_automatic_sharding_selects_the_same(name):
     selector = build(name)[0]
     state = selector.init(N)
