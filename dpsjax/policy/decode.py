@@ -84,26 +84,60 @@ def truncate_logits(
     return jnp.where(logits >= cut, logits, -jnp.inf)
 
 
-def _choose(row_keys: Array, logits: Array, sampling: Sampling, step: Array) -> Array:
-    """Draw one token per row of ``logits [B, G, V]``; randomness is a function of (row, step)."""
+def _pick(weights: Array, uniform: Array) -> Array:
+    """First index at which the running total of ``weights [..., n]`` exceeds ``uniform`` of it."""
+    size = weights.shape[-1]
+    below = jnp.triu(jnp.ones((size, size), weights.dtype))  # a running total as a product
+    total = jnp.einsum("...i,ij->...j", weights, below, precision=jax.lax.Precision.HIGHEST)
+    hit = (total > uniform[..., None] * total[..., -1:]) & (weights > 0)
+    # rounding may leave no hit: then the likeliest, never an excluded token
+    return jnp.where(hit.any(axis=-1), hit.argmax(axis=-1), weights.argmax(axis=-1))
+
+
+def draw(row_keys: Array, step: Array, weights: Float[Array, "B G V"]) -> Int[Array, "B G"]:
+    """One index per row, in proportion to ``weights``; a function of the row's key and the step.
+
+    Inverts the cumulative distribution in two levels (a block of about ``sqrt(V)`` tokens, then a
+    token in it) with one uniform number each: two random numbers per row instead of Gumbel noise
+    for the whole vocabulary, which costs as much as the output head itself.
+    """
+    batch, group, size = weights.shape
+    width = 1 << ((size - 1).bit_length() + 1) // 2
+    blocks = jnp.pad(weights, [(0, 0), (0, 0), (0, -size % width)])
+    blocks = blocks.reshape(batch, group, -1, width)
+
+    def uniforms(row_key: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(row_key, step), (2,), jnp.float32)
+
+    uniform = jax.vmap(jax.vmap(uniforms))(row_keys)
+    block = _pick(blocks.sum(axis=-1), uniform[..., 0])
+    inside = jnp.take_along_axis(blocks, block[..., None, None], axis=2)[:, :, 0]
+    token = block * width + _pick(inside, uniform[..., 1])
+    return token.astype(jnp.int32)
+
+
+def _choose(row_keys: Array, logits: Array, sampling: Sampling, step: Array) -> tuple[Array, Array]:
+    """Draw one token per row of tempered ``logits [B, G, V]``, with its log-probability."""
+    peak = logits.max(axis=-1, keepdims=True)
+    weights = jnp.exp(logits - peak)
+    normaliser = peak[..., 0] + jnp.log(weights.sum(axis=-1))
     if sampling.temperature == 0:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    logits = truncate_logits(logits, sampling.top_k, sampling.top_p)
-
-    def one(row_key: Array, row: Array) -> Array:
-        noise = jax.random.gumbel(jax.random.fold_in(row_key, step), row.shape, row.dtype)
-        return jnp.argmax(row + noise)
-
-    return jax.vmap(jax.vmap(one))(row_keys, logits).astype(jnp.int32)
+        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    else:
+        kept = truncate_logits(logits, sampling.top_k, sampling.top_p) > -jnp.inf
+        token = draw(row_keys, step, jnp.where(kept, weights, jnp.zeros((), weights.dtype)))
+    chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
+    return token, chosen - normaliser
 
 
 class _Loop(NamedTuple):
-    """What a decoding step passes on; ``token`` is the input of the next step."""
+    """What a decoding step passes on: the next input ``token``, and its own keys as ``new``."""
 
     step: Array
     token: Array
     done: Array
     cache: PyTree
+    new: PyTree
     rollouts: Rollouts
 
 
@@ -111,12 +145,12 @@ def _write(array: Array, value: Array, step: Array, axis: int) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(array, value.astype(array.dtype), step, axis)
 
 
-def _empty_cache(model: Policy, past: Block, group: int, size: int) -> PyTree:
-    """Zeros ``[(L,) B, G, m, T, h]`` per layer for the responses, of exactly their length."""
+def _empty_cache(past: Block, group: int, size: int) -> PyTree:
+    """Zeros ``[(L,) B, m, G, T, h]`` per layer for the responses, of exactly their length."""
 
     def one(leaf: Array) -> Array:
         *lead, heads, _, head_dim = leaf.shape
-        return jnp.zeros((*lead, group, heads, size, head_dim), leaf.dtype)
+        return jnp.zeros((*lead, heads, group, size, head_dim), leaf.dtype)
 
     return jax.tree.map(one, past.layers)
 
@@ -164,7 +198,7 @@ def generate(
     if group <= 0:
         raise ValueError(f"group={group} must be positive: rollouts per prompt")
     model = _compute_copy(model)
-    past = encode_prompt(model, prompt, prompt_mask)
+    past, weights = encode_prompt(model, prompt, prompt_mask), model.layer_weights()
     batch, size = prompt.shape[0], sampling.max_tokens
     first = jnp.maximum(prompt_mask.sum(axis=1, dtype=jnp.int32) - 1, 0).reshape(batch, 1, 1)
     rows = jnp.arange(batch * group, dtype=jnp.uint32).reshape(batch, group)
@@ -176,13 +210,16 @@ def generate(
     def step_on(loop: _Loop) -> _Loop:
         step, out = loop.step, loop.rollouts
         positions = jnp.broadcast_to(first + step, (batch, group, 1))
-        seen = Block(loop.cache, slots < step)
+        # the last step's keys are written only now, before any read: XLA then writes in place
+        cache = jax.tree.map(
+            lambda old, part: _write(old, part, step - 1, -2), loop.cache, loop.new
+        )
+        seen = Block(cache, slots < step)
         see = jnp.ones((1, 1, 1, 1), bool)
-        hidden, new = model.segment(loop.token[..., None], positions, see, (past, seen))
+        token = loop.token[..., None]
+        hidden, new = model.segment(token, positions, see, (past, seen), weights)
         logits = model.logits(hidden[:, :, 0]) / scale
-        token = _choose(row_keys, logits, sampling, step)
-        chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
-        log_prob = chosen - jax.nn.logsumexp(logits, axis=-1)
+        token, log_prob = _choose(row_keys, logits, sampling, step)
         alive = ~loop.done
         token = jnp.where(alive, token, jnp.asarray(sampling.pad_id, jnp.int32))
         log_prob = jnp.where(alive, log_prob, jnp.zeros((), jnp.float32))
@@ -193,8 +230,7 @@ def generate(
             _write(out.log_probs, log_prob[..., None], step, 2),
             step + 1,
         )
-        cache = jax.tree.map(lambda old, part: _write(old, part, step, -2), loop.cache, new)
-        return _Loop(step + 1, token, done, cache, out)
+        return _Loop(step + 1, token, done, cache, new, out)
 
     shape = (batch, group, size)
     start = Rollouts(
@@ -207,7 +243,8 @@ def generate(
         jnp.zeros((), jnp.int32),
         jnp.broadcast_to(prompt[:, -1:], (batch, group)),
         jnp.zeros((batch, group), bool),
-        _empty_cache(model, past, group, size),
+        _empty_cache(past, group, size),
+        _empty_cache(past, group, 1),
         start,
     )
     going = lambda loop: (loop.step < size) & ~loop.done.all()  # noqa: E731

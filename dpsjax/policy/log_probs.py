@@ -21,8 +21,8 @@ def encode_prompt(
     size = prompt.shape[1]
     causal = jnp.tril(jnp.ones((size, size), bool))[None, None] & prompt_mask[:, None, None, :]
     _, layers = model.segment(prompt[:, None], positions[:, None], causal)
-    # drop the rollout axis: [(L,) B, 1, m, P, h] -> [(L,) B, m, P, h]
-    layers = jax.tree.map(lambda leaf: leaf.squeeze(-4), layers)
+    # drop the rollout axis: [(L,) B, m, 1, P, h] -> [(L,) B, m, P, h]
+    layers = jax.tree.map(lambda leaf: leaf.squeeze(-3), layers)
     return Block(layers, prompt_mask.at[:, -1].set(False))
 
 

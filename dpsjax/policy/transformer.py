@@ -28,7 +28,7 @@ class KeyValue(NamedTuple):
     """Keys and values of a segment.
 
     Attributes:
-        key: ``[B, m, t, h]`` if shared by a prompt's rollouts, else ``[B, G, m, t, h]``.
+        key: ``[B, m, t, h]`` if shared by a prompt's rollouts, else ``[B, m, G, t, h]``.
         value: the same shape.
     """
 
@@ -86,14 +86,17 @@ def _rotate(x: Array, angles: tuple[Array, Array]) -> Array:
 
 
 def _scores(query: Array, key: Array) -> Array:
-    """Attention scores ``[B, G, m, r, S, t]`` of queries ``[B, G, m, r, S, h]``, in float32."""
-    form = "bgmrsh,bmth->bgmrst" if key.ndim == 4 else "bgmrsh,bgmth->bgmrst"
+    """Attention scores ``[B, m, G, r, S, t]`` of queries ``[B, m, G, r, S, h]``, in float32.
+
+    Batched axes come first on both sides, in one order: no product needs a transposed copy.
+    """
+    form = "bmgrsh,bmth->bmgrst" if key.ndim == 4 else "bmgrsh,bmgth->bmgrst"
     return jnp.einsum(form, query, key, preferred_element_type=jnp.float32)
 
 
 def _gather(weights: Array, value: Array) -> Array:
-    """Weighted sums of values: ``[B, G, m, r, S, h]``."""
-    form = "bgmrst,bmth->bgmrsh" if value.ndim == 4 else "bgmrst,bgmth->bgmrsh"
+    """Weighted sums of values: ``[B, m, G, r, S, h]``."""
+    form = "bmgrst,bmth->bmgrsh" if value.ndim == 4 else "bmgrst,bmgth->bmgrsh"
     return jnp.einsum(form, weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
 
 
@@ -103,8 +106,8 @@ def _attend(query: Array, blocks: list[tuple[KeyValue, Array]]) -> Array:
     The blocks are never concatenated: that would copy every prompt's keys once per rollout.
 
     Args:
-        query: ``[B, G, m, r, S, h]``, scaled.
-        blocks: keys and values with a mask broadcastable to ``[B, G, m, r, S, t]``.
+        query: ``[B, m, G, r, S, h]``, scaled.
+        blocks: keys and values with a mask broadcastable to ``[B, m, G, r, S, t]``.
     """
     scores = [
         jnp.where(mask, _scores(query, kv.key), jnp.asarray(_MASKED, jnp.float32))
@@ -175,16 +178,16 @@ class Layer(nnx.Module):
         b, g, s = x.shape[:3]
         query = _rotate(query, angles) * jnp.asarray(config.head_dim**-0.5, x.dtype)
         query = query.reshape(b, g, s, config.kv_heads, -1, config.head_dim)
-        query = query.transpose(0, 1, 3, 4, 2, 5)
-        # [B, G, m, t, h] is how the batched products read them: a cache is never transposed
+        query = query.transpose(0, 3, 1, 4, 2, 5)
+        # [B, m, G, t, h] is how the batched products read them: a cache is never transposed
         kv = KeyValue(
-            constrain(_rotate(key, angles).transpose(0, 1, 3, 2, 4), "bgmth"),
-            constrain(value.transpose(0, 1, 3, 2, 4), "bgmth"),
+            constrain(_rotate(key, angles).transpose(0, 3, 1, 2, 4), "bmgth"),
+            constrain(value.transpose(0, 3, 1, 2, 4), "bmgth"),
         )
-        blocks = [*earlier, (kv, mask[:, :, None, None])]
+        blocks = [*earlier, (kv, mask[:, None, :, None])]
         chunked = 0 < chunk < s
         mixed = _attend_chunks(query, blocks, chunk) if chunked else _attend(query, blocks)
-        mixed = mixed.astype(x.dtype).transpose(0, 1, 4, 2, 3, 5)
+        mixed = mixed.astype(x.dtype).transpose(0, 2, 4, 1, 3, 5)
         mixed = mixed.reshape(b, g, s, config.heads, config.head_dim)
         return jnp.einsum("bgsnh,nhd->bgsd", mixed, self.out_nhd[...].astype(x.dtype)), kv
 
@@ -207,7 +210,7 @@ class Layer(nnx.Module):
             chunk: queries whose scores exist at a time; 0 for all.
 
         Returns:
-            The new ``x`` and this segment's keys and values ``[B, G, m, S, h]``.
+            The new ``x`` and this segment's keys and values ``[B, m, G, S, h]``.
         """
         eps = self.config.norm_eps
         mixed, kv = self._attention(
@@ -269,6 +272,7 @@ class Policy(nnx.Module):
         positions: Int[Array, "B G S"],
         mask: Bool[Array, "b g S S"],
         earlier: tuple[Block, ...] = (),
+        weights: PyTree = None,
     ) -> tuple[Shaped[Array, "B G S D"], PyTree]:
         """Hidden states of a segment and its keys and values per layer.
 
@@ -277,6 +281,7 @@ class Policy(nnx.Module):
             positions: int32, for RoPE.
             mask: who sees whom inside the segment; leading axes may be 1.
             earlier: blocks of tokens before the segment, all visible to all of it but for masks.
+            weights: of ``layer_weights``, where a loop should not take the stack apart each time.
 
         Returns:
             Hidden states after the last norm (compute dtype), and per layer ``KeyValue`` in the
@@ -286,16 +291,27 @@ class Policy(nnx.Module):
         x = constrain(self.embed_vd[...][tokens].astype(compute.dtype), "bgsd")
         angles = rope_angles(positions, config.rope, config.head_dim)
         masks = [block.mask.reshape(-1, 1, 1, 1, 1, block.mask.shape[-1]) for block in earlier]
-        graph, stack = nnx.split(self.layers)
+        graph = nnx.split(self.layers)[0]
 
         def body(x: Array, inputs: tuple) -> tuple[Array, KeyValue]:
-            weights, blocks = inputs
+            layer, blocks = inputs
             pairs = list(zip(blocks, masks, strict=True))
-            return nnx.merge(graph, weights)(x, angles, mask, pairs, compute.query_chunk)
+            return nnx.merge(graph, layer)(x, angles, mask, pairs, compute.query_chunk)
 
+        weights = self.layer_weights() if weights is None else weights
         blocks = tuple(block.layers for block in earlier)
-        x, layers = _over_layers(_remat(body, compute), x, stack, blocks, config.layers, compute)
+        x, layers = _over_layers(_remat(body, compute), x, weights, blocks, compute)
         return rms_norm(x, self.norm_d[...], config.norm_eps), layers
+
+    def layer_weights(self) -> PyTree:
+        """Parameters of the layers: stacked for a scan, or a tuple with one part per layer."""
+        stack = nnx.split(self.layers)[1]
+        if self.compute.scan_layers:
+            return stack
+        leaves, tree = jax.tree.flatten(stack)
+        # unstack is one split, whose gradient is one concatenation (indexing's would add L arrays)
+        layers = zip(*(jnp.unstack(leaf) for leaf in leaves), strict=True)
+        return tuple(jax.tree.unflatten(tree, layer) for layer in layers)
 
     def logits(self, hidden: Shaped[Array, "*shape D"]) -> Float[Array, "*shape V"]:
         """Logits, float32, of hidden states."""
@@ -345,13 +361,12 @@ def _remat(body, compute: Compute):
     return jax.checkpoint(body, policy=keep, prevent_cse=not compute.scan_layers)
 
 
-def _over_layers(body, x: Array, stack: PyTree, blocks: tuple, count: int, compute: Compute):
+def _over_layers(body, x: Array, weights: PyTree, blocks: tuple, compute: Compute):
     """Run ``body`` layer by layer: scanned over stacks, or unrolled over tuples."""
     if compute.scan_layers:
-        return jax.lax.scan(body, x, (stack, blocks))
+        return jax.lax.scan(body, x, (weights, blocks))
     outputs = []
-    for i in range(count):
-        weights = jax.tree.map(lambda leaf: leaf[i], stack)  # noqa: B023 (used at once)
-        x, kv = body(x, (weights, tuple(layers[i] for layers in blocks)))
+    for i, layer in enumerate(weights):
+        x, kv = body(x, (layer, tuple(layers[i] for layers in blocks)))
         outputs.append(kv)
     return x, tuple(outputs)
