@@ -8,6 +8,7 @@ wraps the function in ``jax.experimental.checkify.checkify``.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.experimental import checkify
 
 from dpsjax.types import Array
@@ -15,7 +16,7 @@ from dpsjax.types import Array
 
 def is_concrete(*values) -> bool:
     """Whether every value can be read now, that is, none is being traced."""
-    return not any(isinstance(value, jax.core.Tracer) for value in values)
+    return not any(isinstance(value, Tracer) for value in values)
 
 
 def require(condition, message: str, **values) -> None:

@@ -47,8 +47,8 @@ def add_state_prob(target=None, scale=1.0) -> Selector:
         del key
         prob = proposal.belief(StateBelief, "add_state_prob", "track_hmm").prob
         weights = partial_states(prob.shape[0]) if target is None else target
-        if jnp.shape(weights) != prob.shape[:1]:
-            raise ValueError(f"target must have shape {prob.shape[:1]}, got {jnp.shape(weights)}")
+        if len(weights) != prob.shape[0]:
+            raise ValueError(f"target must have {prob.shape[0]} weights, got {len(weights)}")
         # Lanes that are known not to count are not even computed.
         lanes = [k for k, w in enumerate(weights) if not (is_concrete(w) and w == 0)]
         score = sum(jnp.asarray(weights[k], prob.dtype) * prob[k] for k in lanes)
