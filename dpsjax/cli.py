@@ -29,6 +29,7 @@ Vectorized Bayesian curricula for RL finetuning.
 
 commands:
   train countdown   finetune a policy on Countdown, its prompts chosen by a selector
+  compare           compare selectors on simulated students or on recorded rollouts
 
 options:
   -h, --help        show this message; after a command: its options
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if words[:2] == ["train", "countdown"]:
         return train_countdown(words[2:])
+    if words[:1] == ["compare"]:
+        return compare(words[1:])
     if (
         not words
         or words[0] in ("-h", "--help")
@@ -139,6 +142,27 @@ def parse_train(words: Sequence[str]) -> TrainConfig:
         config=(tyro.conf.AvoidSubcommands,),
     )
     return parsed.config
+
+
+def compare(words: Sequence[str]) -> int:
+    """``dpsjax compare``.
+
+    Args:
+        words: the options.
+
+    Returns:
+        the exit code.
+    """
+    from dpsjax.lab import command  # the laboratory is not needed to train
+
+    try:
+        arguments = tyro.cli(command.CompareArguments, args=list(words), prog="dpsjax compare")
+        command.run(arguments, Console())
+    except (ValueError, OSError, ImportError) as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
 
 
 def _option(words: Sequence[str], name: str, otherwise: str) -> str:

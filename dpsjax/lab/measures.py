@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dpsjax.lab.simulate import Run
 
 BINS = 10  # of the reliability diagram, equally wide
-SMALLEST = 1e-6  # probabilities are clipped to [SMALLEST, 1 - SMALLEST] in the log loss
+SMALLEST = 1e-6  # probabilities of what happened are not below this in the log loss
 
 
 class Calibration(NamedTuple):
@@ -58,12 +58,25 @@ def outcome_of_average(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None
 
 def outcome_of_logit(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
     """As :func:`predicted_outcome`, for a Gaussian belief about the logit (15-node quadrature)."""
+    return _average_over_gaussian(beliefs, group, jax.nn.sigmoid)
+
+
+def outcome_of_arc(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
+    """As :func:`predicted_outcome`, for a Gaussian belief about the arc length asin(sqrt(p))."""
+
+    def rate(arc):
+        return jnp.sin(jnp.clip(arc, 0.0, jnp.pi / 2)) ** 2
+
+    return _average_over_gaussian(beliefs, group, rate)
+
+
+def _average_over_gaussian(beliefs, group, to_rate):
     nodes, weights = np.polynomial.hermite_e.hermegauss(15)
     weights = weights / weights.sum()
     for belief in beliefs:
         if isinstance(belief, GaussianBelief):
             mean, spread = belief.mean, jnp.sqrt(belief.variance)
-            rates = [jax.nn.sigmoid(mean + float(node) * spread) for node in nodes]
+            rates = [to_rate(mean + float(node) * spread) for node in nodes]
             parts = [group_outcome(rate.astype(jnp.float32), group) for rate in rates]
             return sum(float(w) * part for w, part in zip(weights, parts, strict=True))
     return None
@@ -115,8 +128,9 @@ def calibrate(predicted: Float[Array, "3 N"], truth: Float[Array, "3 N"]) -> Cal
         sums over the N prompts.
     """
     q, v = predicted[1], truth[1]
-    clipped = jnp.clip(q, SMALLEST, 1 - SMALLEST)
-    log_loss = -(v * jnp.log(clipped) + (1 - v) * jnp.log1p(-clipped))
+    log_loss = -(
+        v * jnp.log(jnp.clip(q, SMALLEST, 1)) + (1 - v) * jnp.log(jnp.clip(1 - q, SMALLEST, 1))
+    )
     likely = (predicted >= predicted.max(axis=0, keepdims=True) - 1e-6).astype(jnp.float32)
     likely = likely / likely.sum(axis=0, keepdims=True)
     place = jnp.clip(jnp.floor(q * BINS), 0, BINS - 1).astype(jnp.int32)

@@ -18,7 +18,7 @@ from dpsjax.lab.measures import Calibration, calibrate, no_calibration, predicte
 from dpsjax.lab.students import Student
 from dpsjax.selectors import Selector
 from dpsjax.selectors.refill import Buffer, init_buffer, push, take
-from dpsjax.types import Array, Bool, Float, Int, Key, PyTree
+from dpsjax.types import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +232,7 @@ def simulate(
     return Run(steps, carry.visits, carry.calibration, groups if record else None)
 
 
-def run_keys(seeds: int) -> Key:
+def run_keys(seeds: int) -> Shaped[Array, "S"]:
     """Keys of runs 0..seeds-1; the same for every contender."""
     return jax.vmap(jax.random.key)(jnp.arange(seeds, dtype=jnp.uint32))
 

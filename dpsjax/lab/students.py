@@ -237,4 +237,4 @@ def limited_lessons(**changes) -> StudentParams:
     held-out ability grows with the number of distinct informative prompts. This is what makes
     coverage matter.
     """
-    return StudentParams(shared_gain=0.05, repetition=1.0)._replace(**changes)
+    return StudentParams(shared_gain=0.05, repetition=0.2)._replace(**changes)

@@ -1,0 +1,169 @@
+"""A run against a plain loop, delays, refilled batches, oracles, and one trace for a sweep."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dpsjax
+from dpsjax import selectors
+from dpsjax.lab import simulate as lab
+from dpsjax.lab import students
+from dpsjax.lab.measures import MEASURES, summarize
+from tests.oracles import lab as oracle
+
+SETTING = lab.Setting(pool=40, batch=6, rollouts=4, steps=7)
+HELD_OUT = 12
+PARAMS = students.limited_lessons(spread=1.5, shared_gain=0.5)
+STUDENT = students.student(PARAMS, HELD_OUT)
+
+
+def run(contender, setting=SETTING, student=STUDENT, seed=0):
+    one = jax.jit(lambda key: lab.simulate(contender, student, key, setting, record=True))
+    return jax.tree.map(np.asarray, one(jax.random.key(seed)))
+
+
+def loop(found, contender, setting, seed=0):
+    """Repeat a recorded run with plain loops, given its choices and its uniform numbers."""
+    key = jax.random.key(seed)
+    state = STUDENT.init(jax.random.fold_in(key, 0), setting.pool)
+    params = PARAMS._asdict()
+    mirror = {name: np.array(value, np.float64) for name, value in state._asdict().items()}
+    mirror["topic"] = np.array(state.topic)
+    groups, visits, arrived, out = found.groups, np.zeros(setting.pool, int), [], []
+    accepted, updates = [], [None] * setting.steps
+    for step in range(setting.steps):
+        late = step - setting.delay
+        arrived.append(late if late >= 0 else None)
+        mixed = np.zeros(setting.batch, bool)
+        if late >= 0:
+            k, n = groups.passes[late], groups.trials[late]
+            mixed = (k > 0) & (k < n) if contender.waves > 1 else n > 0
+        accepted.append(mixed)
+    if contender.waves > 1:
+        updates = oracle.refill(accepted, setting.batch, contender.waves)
+    else:
+        updates = [[(s, b) for b in range(setting.batch) if row[b]] for s, row in
+                   enumerate(accepted)]  # fmt: skip
+    for step in range(setting.steps):
+        rate = oracle.solve_rate(params, mirror, step)
+        index = groups.index[step]
+        numbers = np.asarray(lab.uniforms(key, step, setting))
+        passes = [(numbers[b] < rate[index[b]]).sum() for b in range(setting.batch)]
+        np.testing.assert_array_equal(groups.passes[step], passes)
+        visits[index] += 1
+        used = [(arrived[s], b) for s, b in updates[step] or []]
+        rows = [(groups.index[s][b], groups.passes[s][b], groups.trials[s][b]) for s, b in used]
+        rows += [(-1, 0, 0)] * (setting.batch - len(rows))
+        oracle.learn(params, mirror, step, *np.array(rows).T, np.ones(setting.batch))
+        rate = oracle.solve_rate(params, mirror, step + 1)
+        effective = sum(0 < k < setting.rollouts for k in passes)
+        pool, held_out = rate[: setting.pool].mean(), rate[setting.pool :].mean()
+        out.append((effective, bool(used), (visits > 0).mean(), pool, held_out))
+    return visits, np.array(out, float).T
+
+
+CASES = {
+    "dps": (lab.Contender(selectors.dps()), SETTING),
+    "late": (
+        lab.Contender(selectors.dps()),
+        lab.Setting(pool=40, batch=6, rollouts=4, steps=7, delay=2),
+    ),
+    "filled": (lab.Contender(selectors.chain(selectors.accept_mixed()), waves=10), SETTING),
+    "capped": (lab.Contender(selectors.chain(selectors.accept_mixed()), waves=2), SETTING),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_a_plain_loop(case):
+    contender, setting = CASES[case]
+    found = run(contender, setting)
+    visits, (effective, updated, coverage, pool, held_out) = loop(found, contender, setting)
+    np.testing.assert_array_equal(found.visits, visits)
+    np.testing.assert_array_equal(found.steps.effective, effective)
+    np.testing.assert_array_equal(found.steps.updated, updated)
+    np.testing.assert_allclose(found.steps.coverage, coverage, rtol=1e-6)
+    np.testing.assert_allclose(found.steps.ability_pool, pool, rtol=2e-5)
+    np.testing.assert_allclose(found.steps.ability_held_out, held_out, rtol=2e-5)
+    assert np.all(found.steps.rollouts == setting.batch * setting.rollouts)
+    assert held_out[-1] > held_out[0]
+
+
+def test_selector_is_driven_as_by_a_training_loop():
+    """What is believed in the run is what `observe` makes of the same groups, d steps late."""
+    selector, setting = CASES["late"]
+    found = run(selector, setting)
+    state = selector.selector.init(setting.pool)
+    steps, key = setting.steps, jax.random.key(0)
+    for step in range(steps):
+        select_key = jax.random.fold_in(jax.random.fold_in(key, 2), step)
+        batch, _ = dpsjax.select(
+            dpsjax.chain(selector.selector), select_key,
+            selectors.ChainState(state.active, (state,)), setting.batch,
+        )  # fmt: skip
+        np.testing.assert_array_equal(batch.index, found.groups.index[step])
+        late, padding = step - setting.delay, np.full(setting.batch, -1, np.int32)
+        rows = [padding, padding * 0, padding * 0]
+        if late >= 0:
+            rows = [np.array(values[late]) for values in found.groups[:3]]
+        _, state = dpsjax.observe(selector.selector, state, *rows)
+
+
+def test_oracle_takes_the_most_informative():
+    fixed = students.student(students.slow(own_gain=0.0, shared_gain=0.0), HELD_OUT)
+    found = run(lab.Contender(selectors.uniform(), oracle=True), student=fixed)
+    state = fixed.init(jax.random.fold_in(jax.random.key(0), 0), SETTING.pool)
+    p = np.asarray(fixed.pass_rate(state), float)
+    best = np.argsort(-(1 - p**4 - (1 - p) ** 4))[: SETTING.batch]
+    for step in range(SETTING.steps):
+        assert set(found.groups.index[step]) == set(best)
+
+
+def test_pool_smaller_than_the_batch():
+    setting = lab.Setting(pool=4, batch=6, rollouts=4, steps=2)
+    found = run(lab.Contender(selectors.dps()), setting)
+    assert np.all(found.steps.groups == 4) and np.all(found.steps.rollouts == 16)
+
+
+def test_one_trace_for_a_sweep_and_equal_to_single_runs():
+    traces = []
+
+    def make(decay):
+        traces.append(decay)
+        return lab.Contender(selectors.dps(decay=decay))
+
+    decays = jnp.array([0.1, 0.5, 0.9], jnp.float32)
+    swept = lab.sweep(make, decays, STUDENT, 2, SETTING)
+    assert len(traces) == 1
+    assert swept.visits.shape == (3, 2, SETTING.pool)
+    alone = lab.simulate_seeds(make(0.5), STUDENT, 2, SETTING)
+    np.testing.assert_array_equal(swept.visits[1], alone.visits)
+    assert not np.array_equal(swept.visits[0], swept.visits[2])
+
+
+def test_summary_of_a_run():
+    found = run(lab.Contender(selectors.dps()))
+    short = summarize(found)
+    assert set(short) == set(MEASURES)
+    effective, groups = found.steps.effective.sum(), 6 * 7
+    assert short["effective_ratio"] == pytest.approx(effective / groups)
+    assert short["rollouts_per_effective_group"] == pytest.approx(4 * groups / effective)
+    assert short["coverage"] == pytest.approx((found.visits > 0).sum() / 40)
+    assert short["largest_visits"] == found.visits.max()
+    assert found.calibration.count == 40 * 7
+    brier = np.asarray(found.steps.brier)
+    assert short["brier"] == pytest.approx(brier.mean(), rel=1e-5)
+    assert np.isnan(summarize(run(lab.Contender(selectors.uniform())))["brier"])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: lab.Setting(pool=0), "pool must be at least 1, got 0"),
+        (lambda: lab.Setting(delay=-1), "delay must not be negative, got -1"),
+        (lambda: run(lab.Contender(selectors.uniform(), waves=0)), "waves must be at least 1"),
+    ],
+)
+def test_bad_settings(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
