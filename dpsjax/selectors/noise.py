@@ -52,7 +52,14 @@ def row_uniform(key: Key, ids: Int[Array, "..."], dtype=jnp.float32) -> Float[Ar
     Returns:
         floats of the same shape.
     """
-    mantissa = (row_bits(key, ids) >> 9).astype(dtype)
+    return hash_uniform(hash_words(key), ids, dtype)
+
+
+def hash_uniform(
+    words: UInt[Array, "2"], ids: Int[Array, "..."], dtype=jnp.float32
+) -> Float[Array, "..."]:
+    """As :func:`row_uniform`, from a key's words."""
+    mantissa = (hash_bits(words, ids) >> 9).astype(dtype)
     return (mantissa + jnp.asarray(0.5, dtype)) * jnp.asarray(2.0**-23, dtype)
 
 

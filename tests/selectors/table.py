@@ -52,7 +52,7 @@ SELECTORS = {
     "mix": lambda: s.chain(s.dps(), s.mix(s.uniform(), 0.25)),
     "freeze": lambda: s.freeze(s.beta_mean()),
     "schedule": lambda: s.chain(s.schedule(s.uniform(), s.beta_mean(), 2)),
-    "stratify": lambda: s.chain(s.beta_mean(), s.stratify(sources, (2, 1, 1, 4))),
+    "stratify": lambda: s.chain(s.beta_mean(), s.stratify(sources, (1, 1, 1, 1))),
     "cool_down": lambda: s.chain(s.beta_mean(), s.cool_down(2)),
     "revisit": lambda: s.chain(s.dps(), s.revisit(2, 0.25)),
 }
