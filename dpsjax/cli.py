@@ -4,10 +4,11 @@ Every command is a dataclass of settings; tyro makes the options and their help 
 """
 
 import dataclasses
+import json
 import os
 import sys
-import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 # Before JAX is imported: the C++ logs of XLA say nothing that a user could act on.
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import dpsjax
-from dpsjax.train.config import TrainConfig
+from dpsjax.train.config import TrainConfig, from_dict
 from dpsjax.train.selectors import default_selector, selector_name, selector_names
 
 USAGE = """\
@@ -37,7 +38,7 @@ options:
 """
 
 # 1 is a failure of the program, 2 a mistake in what was typed, 130 the shell's for Ctrl-C.
-BAD_INPUT, INTERRUPTED = 2, 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +46,19 @@ class TrainArguments:
     """Finetune a policy by GRPO on Countdown; a selector chooses the prompts before any rollout.
 
     Ends within minutes on a laptop. The folder of the results holds config.json, metrics.jsonl,
-    summary.json, the weights, the state and plots.
+    summary.json, checkpoints, the weights and plots. The same command continues a run that was
+    stopped or killed, from its last good checkpoint.
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     selector: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(selector_names()) + "}")] = "dps"
     """How prompts are chosen; --selector NAME --help shows the options of that selector."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR/config.json")] = None
+    """Repeat the run that wrote this file; options typed beside it replace its settings."""
+    allow: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Continue although this setting, or all below it, differs from the run's: --allow grpo."""
+    restart: bool = False
+    """Begin anew: what is in the folder of the results is moved to DIR/earlier-N, not continued."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what was typed after ``dpsjax``; the process's own by default.
 
     Returns:
-        the exit code: 0, 2 for a mistake in what was typed, 130 when interrupted.
+        the exit code: 0, 1 when a run had to stop, 2 for a mistake in what was typed, 130 when
+        interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["--version"]:
@@ -89,37 +98,49 @@ def train_countdown(words: Sequence[str]) -> int:
     Returns:
         the exit code.
     """
-    started = time.perf_counter()
     try:
-        config = parse_train(words)
-    except ValueError as error:
-        return _complain(str(error))
-    from dpsjax.train import run as runs  # the rest of JAX is not needed to show help
-
-    console = Console()
-    command = " ".join(["dpsjax", "train", "countdown", *words])
-    try:
-        run, state = runs.start(config, command)
+        parsed = parse_train(words)
     except (ValueError, OSError) as error:
         return _complain(str(error))
+    from dpsjax.train import run as runs  # the rest of JAX is not needed to show help
+    from dpsjax.train.faults import NonFiniteError
+
+    console = Console()
+    folder = str(parsed.config.folder())
+    command = " ".join(["dpsjax", "train", "countdown", *words])
+
+    def say(text: str) -> None:
+        console.print(escape(text), highlight=False, soft_wrap=True)
+
     try:
-        summary = runs.finish(run, state, console, started)
+        started = runs.start(
+            parsed.config, command, say, allow=parsed.allow, restart=parsed.restart
+        )
+    except (ValueError, OSError) as error:
+        return _complain(str(error))
+    if started.finished:
+        say(f"{folder} is finished: {started.position.step} steps are done; --steps for more")
+        return 0
+    try:
+        summary = runs.finish(started, console)
     except KeyboardInterrupt:
-        console.print(f"interrupted; what there is lies in {escape(str(config.folder()))}")
+        say(f"interrupted; the same command continues from the last checkpoint in {folder}")
         return INTERRUPTED
-    console.print(
+    except (NonFiniteError, OSError) as error:
+        return _complain(str(error), FAILED)
+    if summary is None:
+        say(f"stopped by SIGTERM, everything is saved; the same command continues {folder}")
+        return 0
+    say(
         f"held-out accuracy {summary['accuracy_before']:.3f} -> {summary['accuracy_after']:.3f}, "
         f"effective ratio {summary['effective_ratio']:.2f}, "
         f"{summary['coverage']} of {summary['pool']} prompts visited, "
-        f"{summary['rollouts']:,} rollouts in {summary['seconds']:.0f} s; "
-        f"results in {escape(str(config.folder()))}",
-        highlight=False,
-        soft_wrap=True,
+        f"{summary['rollouts']:,} rollouts in {summary['seconds']:.0f} s; results in {folder}"
     )
     return 0
 
 
-def parse_train(words: Sequence[str]) -> TrainConfig:
+def parse_train(words: Sequence[str]) -> TrainArguments:
     """The settings that were typed.
 
     Args:
@@ -129,19 +150,33 @@ def parse_train(words: Sequence[str]) -> TrainConfig:
         the settings.
 
     Raises:
-        ValueError: there is no such selector.
+        ValueError: there is no such selector, or ``--from`` is no record of a run.
+        OSError: ``--from`` cannot be read.
         SystemExit: help was asked for (0), or an option is wrong (2); tyro has said so.
     """
-    selector = default_selector(_option(words, "--selector", "dps"))
-    default = TrainArguments(TrainConfig(selector=selector), selector_name(selector))
-    parsed = tyro.cli(
+    source = _option(words, "--from", "")
+    config = _recorded(Path(source)) if source else TrainConfig()
+    name = _option(words, "--selector", selector_name(config.selector))
+    if name != selector_name(config.selector):
+        config = dataclasses.replace(config, selector=default_selector(name))
+    default = TrainArguments(config, selector_name(config.selector))
+    return tyro.cli(
         TrainArguments,
         args=list(words),
         default=default,
         prog="dpsjax train countdown",
         config=(tyro.conf.AvoidSubcommands,),
     )
-    return parsed.config
+
+
+def _recorded(path: Path) -> TrainConfig:
+    """The settings in a ``config.json``, to be repeated in a folder of their own."""
+    try:
+        config = from_dict(json.loads(path.read_text())["config"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"from={str(path)!r} is no config.json of a run: {error}") from error
+    folder = config.folder()
+    return dataclasses.replace(config, out=folder.with_name(f"{folder.name}-repeated"))
 
 
 def compare(words: Sequence[str]) -> int:
@@ -176,10 +211,10 @@ def _option(words: Sequence[str], name: str, otherwise: str) -> str:
     return value
 
 
-def _complain(message: str) -> int:
+def _complain(message: str, code: int = BAD_INPUT) -> int:
     console = Console(stderr=True)
     console.print(f"[bold red]dpsjax:[/] {escape(message)}", highlight=False, soft_wrap=True)
-    return BAD_INPUT
+    return code
 
 
 if __name__ == "__main__":

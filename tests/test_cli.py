@@ -42,7 +42,7 @@ def test_help_explains_every_option(capsys):
 
 
 def test_the_defaults_need_no_option():
-    assert cli.parse_train([]) == TrainConfig()
+    assert cli.parse_train([]).config == TrainConfig()
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_the_defaults_need_no_option():
     ],
 )
 def test_a_selector_and_its_options(words, selector):
-    assert cli.parse_train(words.split()).selector == selector
+    assert cli.parse_train(words.split()).config.selector == selector
 
 
 @pytest.mark.parametrize(

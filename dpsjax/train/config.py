@@ -1,6 +1,7 @@
 """The settings of a run, typed and checked when they are made; the command line is made of them."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ from dpsjax.grpo.config import GRPOConfig
 from dpsjax.policy import Compute, PolicyConfig, Sampling
 from dpsjax.tasks import countdown
 from dpsjax.tasks.base import Task, Tokenizer
-from dpsjax.train.selectors import Dps, SelectorConfig, selector_name
+from dpsjax.train.selectors import Dps, SelectorConfig, default_selector, selector_name
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -182,6 +183,27 @@ class MeshConfig:
         _require(self.tensor >= 1, "tensor", self.tensor, "at least 1")
 
 
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the whole state is saved; the same command continues from the last good checkpoint."""
+
+    every: int = 20
+    """Steps between checkpoints; one more is written after the last step, and on SIGTERM."""
+    minutes: float = 10.0
+    """Save earlier when this much time has passed since the last one."""
+    keep: int = 3
+    """Checkpoints that stay: the last ones."""
+    keep_best: bool = True
+    """Also keep the one of best held-out accuracy, among those where it was measured."""
+    on_error: Literal["continue", "stop"] = "continue"
+    """When one cannot be written (a full disk): train on, or stop. The earlier ones stay."""
+
+    def __post_init__(self):
+        _require(self.every >= 1, "every", self.every, "at least 1")
+        _require(self.minutes > 0, "minutes", self.minutes, "above 0")
+        _require(self.keep >= 1, "keep", self.keep, "at least 1")
+
+
 def _default_grpo() -> GRPOConfig:
     return GRPOConfig(learning_rate=1e-4)
 
@@ -204,6 +226,9 @@ class TrainConfig:
     """How rollouts become an update; but for the learning rate, as the released DPS scripts."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    on_nonfinite: Literal["skip", "stop"] = "skip"
+    """When a loss or gradient is NaN or infinite: skip that optimizer step, or stop the run."""
 
     def __post_init__(self):
         _require(self.steps >= 1, "steps", self.steps, "at least 1")
@@ -235,3 +260,39 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     values["out"] = str(config.folder())
     values["selector"] = {"name": selector_name(config.selector), **values["selector"]}
     return values
+
+
+def from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """The settings that :func:`to_dict` wrote down.
+
+    Args:
+        values: settings that are missing keep their defaults.
+
+    Returns:
+        the settings.
+
+    Raises:
+        ValueError: there is no such setting or selector, or a value is out of range.
+
+    >>> from_dict(to_dict(TrainConfig(seed=3))).seed
+    3
+    """
+    values = dict(values)
+    selector = dict(values.pop("selector", {}))
+    start = TrainConfig(selector=default_selector(selector.pop("name", "dps")))
+    config = _replaced(start, {**values, "selector": selector}, "")
+    return dataclasses.replace(config, out=None if config.out is None else Path(config.out))
+
+
+def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:
+    """``default`` with other values; its nested settings and tuples show how to read JSON."""
+    known = {field.name for field in dataclasses.fields(default)}
+    changes = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"there is no setting {where}{name}: it is not of this version")
+        old = vars(default)[name]
+        if dataclasses.is_dataclass(old):
+            value = _replaced(old, value, f"{where}{name}.")
+        changes[name] = tuple(value) if isinstance(old, tuple) else value
+    return dataclasses.replace(default, **changes)

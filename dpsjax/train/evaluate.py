@@ -81,7 +81,7 @@ def make_evaluate(
         correct = []
         for number, (ids, prompt, mask) in enumerate(chunks):
             rollouts = generate(params, jax.random.fold_in(key, number), prompt, mask)
-            groups = score_rollouts(task, problems, ids, rollouts)
+            groups, _ = score_rollouts(task, problems, ids, rollouts)
             correct.append(np.asarray(whole(groups.correct)))
         rates = np.concatenate(correct)[: len(problems)].mean(axis=1)
         return _summarize(problems, rates)

@@ -1,9 +1,9 @@
 """The training loop: ``state = step(state)`` until the steps are done, and a record of each."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import contextmanager
-from io import TextIOBase
+from typing import NamedTuple
 
 import jax
 
@@ -11,7 +11,7 @@ from dpsjax.train import metrics
 from dpsjax.train.metrics import Record
 from dpsjax.train.rollout import score_rollouts
 from dpsjax.train.setup import Run
-from dpsjax.train.stages import GENERATE, step_key
+from dpsjax.train.stages import GENERATE, Draw, Groups, step_key
 from dpsjax.train.state import TrainState
 
 
@@ -34,7 +34,21 @@ class Clock:
         return {**self.seconds, "step": time.perf_counter() - self.start}
 
 
-def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record]:
+class Step(NamedTuple):
+    """What a step was made of, beside its record.
+
+    Attributes:
+        draw: its prompts.
+        groups: its scored rollouts.
+        errors: what the verifier failed with.
+    """
+
+    draw: Draw
+    groups: Groups
+    errors: list[str]
+
+
+def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record, Step]:
     """One step: select, generate, score, update.
 
     Args:
@@ -42,7 +56,7 @@ def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record]:
         state: before the step; its buffers are donated, do not use it again.
 
     Returns:
-        ``(state, record)``.
+        ``(state, record, step)``.
     """
     clock = Clock()
     group = run.config.grpo.rollouts_per_prompt
@@ -55,47 +69,43 @@ def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record]:
             rollouts = run.generate(state.params, key, draw.prompt, draw.prompt_mask)
             jax.block_until_ready(rollouts)
         with clock.phase("score"):
-            groups = score_rollouts(run.task, run.task.train, draw.index, rollouts)
+            groups, errors = score_rollouts(run.task, run.task.train, draw.index, rollouts)
         with clock.phase("update"):
             state, report = run.update(state, draw, groups, run.reference)
             state = jax.block_until_ready(state)
     done, rollouts_so_far = int(state.step), int(state.position) * group
-    return state, metrics.step_record(done, rollouts_so_far, report, clock.total())
+    record = metrics.step_record(done, rollouts_so_far, report, clock.total())
+    metrics.add_faults(record, group, run.config.rollout.prompts, errors)
+    return state, record, Step(draw, groups, errors)
 
 
 def train(
-    run: Run,
-    state: TrainState,
-    stream: TextIOBase,
-    report: Callable[[Record], None],
-) -> tuple[TrainState, list[Record]]:
+    run: Run, state: TrainState, elapsed: float = 0.0
+) -> Iterator[tuple[TrainState, Record, Step]]:
     """Train to the end, evaluating on the way.
 
     Args:
         run: of :func:`dpsjax.train.setup.prepare`.
-        state: before the first step; donated.
-        stream: gets one line a step.
-        report: called with every record, to show progress.
+        state: of a new run, or of one to continue; donated.
+        elapsed: seconds of training before this call.
 
-    Returns:
-        ``(state, records)``.
+    Yields:
+        after every step, what :func:`train_step` returns. The next step donates the state.
     """
-    started, records = time.perf_counter(), []
+    started = time.perf_counter() - elapsed
     evaluation = run.config.evaluation
-    before = _evaluate(run, state)
+    before = _evaluate(run, state) if int(state.step) == 0 else None
     while int(state.step) < run.config.steps:
-        state, record = train_step(run, state)
-        if record["step"] == 1:
+        state, record, step = train_step(run, state)
+        if before is not None:
             metrics.add_held_out(record, before, "held_out_before")
+            before = None
         if record["step"] % evaluation.every == 0 or record["step"] == run.config.steps:
             clock = Clock()
             metrics.add_held_out(record, _evaluate(run, state))
             record["seconds"]["evaluate"] = round(clock.total()["step"], 4)
         record["seconds"]["elapsed"] = round(time.perf_counter() - started, 4)
-        metrics.write_record(stream, record)
-        report(record)
-        records.append(record)
-    return state, records
+        yield state, record, step
 
 
 def _evaluate(run: Run, state: TrainState):

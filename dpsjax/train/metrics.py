@@ -83,6 +83,23 @@ def add_held_out(record: Record, accuracy: Accuracy, name: str = "held_out") -> 
     record[f"{name}_by_source"] = accuracy.by_source
 
 
+def add_faults(record: Record, group: int, batch_size: int, errors: Sequence[str]) -> None:
+    """Count what went wrong in a step; all 0 when all is well.
+
+    Args:
+        record: of :func:`step_record`, changed in place: ``invalid_rollouts`` had no finite
+            reward, ``reward_errors`` is how often the verifier failed, ``short_batch`` how many
+            prompts the selector could not give.
+        group: G.
+        batch_size: B.
+        errors: of the scoring.
+    """
+    groups = record["groups"]
+    record["invalid_rollouts"] = len(groups["prompt"]) * group - sum(groups["trials"])
+    record["reward_errors"] = len(errors)
+    record["short_batch"] = batch_size - len(groups["prompt"])
+
+
 def write_record(stream: TextIOBase, record: Record) -> None:
     """Append one line and hand it to the operating system at once.
 

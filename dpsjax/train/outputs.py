@@ -1,6 +1,7 @@
 """What a run leaves behind: its settings, a line a step, a summary, weights, state and plots."""
 
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -13,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from dpsjax.policy import save_weights
 from dpsjax.train.config import to_dict
 from dpsjax.train.metrics import Record
 from dpsjax.train.selectors import selector_name
@@ -22,26 +22,30 @@ from dpsjax.train.state import TrainState, digest
 from dpsjax.types import PyTree
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
-WEIGHTS, STATE, PLOTS = "weights.safetensors", "state", "plots"
+WEIGHTS, PLOTS = "weights.safetensors", "plots"
+CHECKPOINTS, FAULTS = "checkpoints", "faults"
 
 # Packages that decide what a run computes.
 _PACKAGES = ("dpsjax", "jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "numpy")
 
 
-def open_folder(folder: Path) -> None:
+def open_folder(folder: Path) -> Path | None:
     """Make the folder of a run; what an earlier run left there is moved aside.
 
     Args:
         folder: DIR. An earlier run moves to ``DIR/earlier-1``, ``DIR/earlier-2``, ...
 
+    Returns:
+        where an earlier run was moved; None if there was none.
+
     Raises:
         OSError: it cannot be made, or there is a file in its place.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = (CONFIG, METRICS, SUMMARY, WEIGHTS, STATE, PLOTS)
+    names = (CONFIG, METRICS, SUMMARY, WEIGHTS, PLOTS, CHECKPOINTS, FAULTS)
     present = [folder / name for name in names if (folder / name).exists()]
     if not present:
-        return
+        return None
     number = 1
     while (folder / f"earlier-{number}").exists():
         number += 1
@@ -49,10 +53,13 @@ def open_folder(folder: Path) -> None:
     aside.mkdir()
     for path in present:
         path.rename(aside / path.name)
+    return aside
 
 
 def manifest(run: Run, command: str) -> dict[str, Any]:
-    """What is needed to repeat a run. Every entry is chosen here; the environment is not read.
+    """What is needed to repeat a run. Every entry is chosen here.
+
+    Of the environment only the options of XLA are read, because they decide what is computed.
 
     Args:
         run: of :func:`dpsjax.train.setup.prepare`.
@@ -68,10 +75,7 @@ def manifest(run: Run, command: str) -> dict[str, Any]:
         "data_fingerprint": run.task.fingerprint(),
         "policy": run.policy.to_dict(),
         "policy_parameters": run.policy.num_params(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in _PACKAGES},
-        },
+        "versions": versions(),
         "devices": {
             "platform": device.platform,
             "kind": device.device_kind,
@@ -79,8 +83,26 @@ def manifest(run: Run, command: str) -> dict[str, Any]:
             "mesh": dict(run.mesh.shape),
             "processes": jax.process_count(),
         },
+        "xla_flags": xla_flags(os.environ.get("XLA_FLAGS", "")),
         "git_commit": git_commit(Path(__file__).parent),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what a run computes."""
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def xla_flags(text: str) -> list[str]:
+    """The options of XLA in ``XLA_FLAGS``; anything else in it is left out.
+
+    >>> xla_flags("--xla_cpu_enable_fast_math=false secret")
+    ['--xla_cpu_enable_fast_math=false']
+    """
+    return [word for word in text.split() if word.startswith("--xla_")]
 
 
 def git_commit(folder: Path) -> str | None:
@@ -187,53 +209,3 @@ def peak_memory_mib() -> float:
     """Largest resident size of this process so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-def save_final(folder: Path, run: Run, state: TrainState) -> None:
-    """Write the weights of the policy, and the whole state.
-
-    Args:
-        folder: DIR.
-        run: of :func:`dpsjax.train.setup.prepare`.
-        state: after the last step.
-    """
-    save_weights(folder / WEIGHTS, run.policy, state.params)
-    save_state(folder / STATE, state)
-
-
-def save_state(path: Path, state: TrainState) -> None:
-    """Write a state with Orbax.
-
-    Args:
-        path: a folder that does not exist yet.
-        state: what to write.
-    """
-    import orbax.checkpoint as ocp  # heavy: only runs that save pay for it
-
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), _raw(state))
-
-
-def load_state(path: Path, like: TrainState) -> TrainState:
-    """Read a state written by :func:`save_state`.
-
-    Args:
-        path: the folder.
-        like: a state of the same shapes; it decides dtypes and shardings, its values are not used.
-
-    Returns:
-        the state.
-    """
-    import orbax.checkpoint as ocp
-
-    def shape(leaf) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-    with ocp.StandardCheckpointer() as checkpointer:
-        raw = checkpointer.restore(path.absolute(), jax.tree.map(shape, _raw(like)))
-    return raw._replace(key=jax.random.wrap_key_data(raw.key))
-
-
-def _raw(state: TrainState) -> TrainState:
-    """The random key as plain integers, which every array format can hold."""
-    return state._replace(key=jax.random.key_data(state.key))

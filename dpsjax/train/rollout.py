@@ -8,6 +8,7 @@ from jax.sharding import Sharding
 
 from dpsjax.policy import Rollouts
 from dpsjax.tasks.base import Problem, Task
+from dpsjax.train.scoring import score_safely
 from dpsjax.train.stages import Groups
 from dpsjax.types import Array
 
@@ -20,7 +21,7 @@ def local_rows(array: Array) -> np.ndarray:
 
 def score_rollouts(
     task: Task, problems: Sequence[Problem], index: Array, rollouts: Rollouts
-) -> Groups:
+) -> tuple[Groups, list[str]]:
     """Decode and score the responses. Each process scores those it holds.
 
     Args:
@@ -30,8 +31,8 @@ def score_rollouts(
         rollouts: R rows, sharded likewise.
 
     Returns:
-        the groups, in the shardings of ``rollouts``. A reward that is not finite makes its
-        rollout invalid.
+        ``(groups, errors)``: the groups in the shardings of ``rollouts``, and what the verifier
+        failed with. A rollout without a finite reward is invalid.
     """
     ids, tokens = local_rows(index), local_rows(rollouts.tokens)
     rows, group, _ = tokens.shape
@@ -39,19 +40,18 @@ def score_rollouts(
     for row in np.flatnonzero(ids >= 0):
         asked += [problems[ids[row]]] * group
         responses += [task.tokenizer.decode(response) for response in tokens[row]]
-    scores = iter(task.score(asked, responses))
+    scored, errors = score_safely(task, asked, responses)
+    verdicts = iter(scored)
     rewards = np.zeros((rows, group), np.float32)
     correct, valid = np.zeros((rows, group), bool), np.zeros((rows, group), bool)
     for row in np.flatnonzero(ids >= 0):
         for column in range(group):
-            score = next(scores)
-            rewards[row, column], correct[row, column] = score.reward, score.correct
-    valid[ids >= 0] = np.isfinite(rewards[ids >= 0])
+            if (score := next(verdicts)) is not None:
+                rewards[row, column], correct[row, column] = score.reward, score.correct
+                valid[row, column] = True
     sharding = rollouts.mask.sharding
-    return Groups(
-        rollouts,
-        *(_place(values, sharding, index.shape[0]) for values in (rewards, correct, valid)),
-    )
+    placed = (_place(values, sharding, index.shape[0]) for values in (rewards, correct, valid))
+    return Groups(rollouts, *placed), errors
 
 
 def _place(local: np.ndarray, sharding: Sharding, rows: int) -> Array:

@@ -1,64 +1,185 @@
-"""A whole run: folder, training, summary, weights, state, plots."""
+"""A whole run: folder, training, checkpoints, summary, weights, plots."""
 
+import os
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from io import TextIOBase
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 
-from dpsjax.train import outputs, plots
+from dpsjax.policy import save_weights
+from dpsjax.train import faults, metrics, outputs, plots
+from dpsjax.train.checkpoint import Saver
 from dpsjax.train.config import TrainConfig
-from dpsjax.train.loop import train
+from dpsjax.train.loop import Step, train
 from dpsjax.train.metrics import Record
 from dpsjax.train.progress import progress
+from dpsjax.train.resume import Position, identity, meta_of, resume
 from dpsjax.train.selectors import selector_name
 from dpsjax.train.setup import Run, prepare
+from dpsjax.train.signals import any_process, termination
 from dpsjax.train.state import TrainState
 
 
-def start(config: TrainConfig, command: str) -> tuple[Run, TrainState]:
+class Started(NamedTuple):
+    """A run that is about to train.
+
+    Attributes:
+        run: what does not change.
+        state: where it begins, or goes on.
+        position: the same in numbers.
+        finished: whether the folder already holds all of it.
+    """
+
+    run: Run
+    state: TrainState
+    position: Position
+    finished: bool
+
+
+def start(
+    config: TrainConfig,
+    command: str,
+    notify: Callable[[str], None],
+    *,
+    allow: Sequence[str] = (),
+    restart: bool = False,
+) -> Started:
     """Check the settings against the task, the weights and the devices, and open the folder.
 
     Args:
         config: the settings.
         command: what was typed, for the record.
+        notify: called with sentences about what is continued.
+        allow: differences to the run in the folder that are accepted, by name.
+        restart: move the run in the folder aside instead of continuing it.
 
     Returns:
-        ``(run, state)``.
+        the run. If its folder holds an earlier part of it, it goes on from there.
 
     Raises:
-        ValueError: settings that cannot be.
+        ValueError: settings that cannot be, or that differ from those of the run in the folder.
         OSError: missing weights, or a folder that cannot be made.
     """
     run, state = prepare(config)
     folder = config.folder()
-    outputs.open_folder(folder)
-    outputs.write_json(folder / outputs.CONFIG, outputs.manifest(run, command))
-    return run, state
+    if restart:
+        outputs.open_folder(folder)
+    resumed = resume(run, state, folder, allow)
+    position = resumed.position
+    finished = position.step >= config.steps and (folder / outputs.SUMMARY).exists()
+    for notice in () if finished else resumed.notices:
+        notify(notice)
+    if not finished:
+        (folder / outputs.SUMMARY).unlink(missing_ok=True)
+        manifest = outputs.manifest(run, command) | {"continued_after_step": position.step}
+        outputs.write_json(folder / outputs.CONFIG, manifest)
+    return Started(run, resumed.state, position, finished)
 
 
-def finish(run: Run, state: TrainState, console: Console, started: float) -> dict[str, Any]:
+def finish(started: Started, console: Console) -> dict[str, Any] | None:
     """Train to the end and write everything.
 
     Args:
-        run: of :func:`start`.
-        state: its state, donated.
+        started: of :func:`start`; its state is donated.
         console: where progress is shown.
-        started: ``time.perf_counter()`` at the start, for the seconds of the summary.
 
     Returns:
-        the summary.
+        the summary; None if a signal ended the run early. The state is saved in both cases.
+
+    Raises:
+        NonFiniteError: a step was not finite, and the settings say to stop then.
+        OSError: nothing can be written any more.
     """
-    config, folder = run.config, run.config.folder()
+    run, folder = started.run, started.run.config.folder()
     with (
-        (folder / outputs.METRICS).open("w") as stream,
-        progress(config.steps, console) as report,
+        (folder / outputs.METRICS).open("a") as stream,
+        progress(run.config.steps, console) as report,
+        termination() as asked_to_end,
     ):
-        state, records = train(run, state, stream, report)
-    outputs.save_final(folder, run, state)
-    summary = outputs.summarize(run, state, records, time.perf_counter() - started)
+        notify = _notifier(console)
+        saver = Saver(folder / outputs.CHECKPOINTS, run.config.checkpoint, notify)
+        try:
+            journal = _Journal(run, folder, stream, saver, notify)
+            state, position = journal.follow(started, report, lambda: bool(asked_to_end))
+        finally:
+            saver.close()
+        if position.step < run.config.steps:
+            return None
+    save_weights(folder / outputs.WEIGHTS, run.policy, state.params)
+    records = metrics.read_records(folder / outputs.METRICS)
+    summary = outputs.summarize(run, state, records, position.elapsed)
     plots.write_plots(folder / outputs.PLOTS, records, _title(run, records), len(run.task.train))
     outputs.write_json(folder / outputs.SUMMARY, summary)
     return summary
+
+
+class _Journal:
+    """Writes down a run while it happens: a line a step, checkpoints, faults."""
+
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        stream: TextIOBase,
+        saver: Saver,
+        notify: Callable[[str], None],
+    ) -> None:
+        self.run, self.folder, self.stream, self.saver = run, folder, stream, saver
+        self.notices = faults.Notices(notify)
+        self.identity, self.versions = identity(run), outputs.versions()
+
+    def follow(
+        self, started: Started, report: Callable[[Record], None], end: Callable[[], bool]
+    ) -> tuple[TrainState, Position]:
+        """Train until the last step or until ``end()``."""
+        run, settings = self.run, self.run.config.checkpoint
+        state, position, saved = started.state, started.position, time.monotonic()
+        begun = time.perf_counter() - position.elapsed
+        for after, record, step in train(run, state, position.elapsed):
+            state = after
+            metrics.write_record(self.stream, record)
+            report(record)
+            self._look(state, record, step)
+            size = os.fstat(self.stream.fileno()).st_size
+            position = Position(record["step"], size, time.perf_counter() - begun)
+            late = time.monotonic() - saved > 60 * settings.minutes
+            ending, late = any_process(end(), late)
+            last = position.step == run.config.steps
+            if ending or late or last or position.step % settings.every == 0:
+                self._save(state, position, record.get("held_out_accuracy"))
+                saved = time.monotonic()
+            if ending:
+                break
+        return state, position
+
+    def _save(self, state: TrainState, position: Position, held_out: float | None) -> None:
+        os.fsync(self.stream.fileno())  # a checkpoint must never be ahead of the lines it counts
+        meta = meta_of(self.run, self.identity, position, held_out)
+        self.saver.save(state, meta | {"versions": self.versions})
+
+    def _look(self, state: TrainState, record: Record, step: Step) -> None:
+        """Explain faults; write down what a skipped step was made of."""
+        self.notices.look(record, step.errors, self.run.config.rollout.prompts)
+        if not record["skipped_nonfinite"]:
+            return
+        number, place = record["step"], self.folder / outputs.FAULTS
+        path = faults.write_reproducer(
+            place, self.run.policy, state, number, step.draw, step.groups
+        )
+        if self.run.config.on_nonfinite == "stop":
+            raise faults.NonFiniteError(
+                f"step {number}: a loss or gradient is not finite. Its batch and key: {path}; "
+                "the last checkpoint is from before it: continue with --on-nonfinite skip, or with "
+                "other settings and --allow"
+            )
+
+
+def _notifier(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def _title(run: Run, records: list[Record]) -> str:

@@ -72,7 +72,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         ValueError: settings that do not fit each other, the task, the weights or the devices.
         FileNotFoundError: there are no weights at ``config.model.init``.
     """
-    weights = _weights_path(config.model.init)
+    weights = weights_path(config.model.init)
     key, mesh = jax.random.key(config.seed), make_mesh(config.mesh)
     batch_rows = _round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
     _check_division(config.grpo, batch_rows)
@@ -148,7 +148,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return meshes.make_mesh(data, config.fsdp, config.tensor, jax.devices()[:wanted])
 
 
-def _weights_path(init: str) -> Path | None:
+def weights_path(init: str) -> Path | None:
     """The file that ``--init`` means; None for random weights."""
     if init == "random":
         return None

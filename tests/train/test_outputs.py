@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import time
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,11 @@ from rich.console import Console
 
 from dpsjax.policy import load_weights
 from dpsjax.train import outputs
+from dpsjax.train.checkpoint import read_state
 from dpsjax.train.config import TrainConfig, to_dict
 from dpsjax.train.metrics import read_records, write_record
-from dpsjax.train.run import finish
+from dpsjax.train.resume import Position
+from dpsjax.train.run import Started, finish
 from dpsjax.train.state import digest
 from tests.train import tiny
 
@@ -23,9 +24,9 @@ def finished(prepared, tmp_path_factory):
     run, state = prepared
     folder = tmp_path_factory.mktemp("run")
     run = dataclasses.replace(run, config=dataclasses.replace(run.config, out=folder))
-    state = jax.tree.map(jnp.copy, state)
+    started = Started(run, jax.tree.map(jnp.copy, state), Position(), finished=False)
     outputs.write_json(folder / outputs.CONFIG, outputs.manifest(run, "dpsjax train countdown"))
-    return folder, finish(run, state, Console(), time.perf_counter())
+    return folder, finish(started, Console())
 
 
 def test_the_folder_of_a_run(prepared, finished):
@@ -53,7 +54,7 @@ def test_the_folder_of_a_run(prepared, finished):
 
 def test_digests_are_those_of_the_saved_arrays(prepared, finished):
     folder, summary = finished
-    state = outputs.load_state(folder / outputs.STATE, prepared[1])
+    state = read_state(folder / outputs.CHECKPOINTS / "2", prepared[1], 32, 32)
     assert digest(state.params) == summary["params_digest"]
     assert digest(state.selector) == summary["selector_digest"]
     assert int(state.step) == 2 and jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key)
@@ -94,10 +95,11 @@ def test_every_setting_is_in_the_dictionary():
 
 
 def test_an_earlier_run_is_moved_aside(tmp_path):
+    assert outputs.open_folder(tmp_path) is None
     for number in (1, 2):
         (tmp_path / outputs.SUMMARY).write_text(str(number))
         (tmp_path / "mine.txt").write_text("not ours")
-        outputs.open_folder(tmp_path)
+        assert outputs.open_folder(tmp_path) == tmp_path / f"earlier-{number}"
         assert (tmp_path / f"earlier-{number}" / outputs.SUMMARY).read_text() == str(number)
     assert not (tmp_path / outputs.SUMMARY).exists()
     assert (tmp_path / "mine.txt").exists()

@@ -69,7 +69,7 @@ def steps(run, state, count: int):
     state = jax.tree.map(jnp.copy, state)
     records = []
     for _ in range(count):
-        state, record = train_step(run, state)
+        state, record, _ = train_step(run, state)
         records.append(record)
     return state, records
 

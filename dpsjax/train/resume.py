@@ -1,0 +1,213 @@
+"""Continuing a run: what must be the same, where it stands, and where to go on."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dpsjax.train import checkpoint, outputs
+from dpsjax.train.checkpoint import Damaged, Meta
+from dpsjax.train.config import TrainConfig, to_dict
+from dpsjax.train.setup import Run, weights_path
+from dpsjax.train.state import TrainState
+
+# Settings that do not change what a step computes; all others must be those of the checkpoint.
+# The weights are compared, not what they are called.
+FREE = ("steps", "out", "mesh", "checkpoint", "on_nonfinite", "evaluation.every", "model.init")
+
+
+class Position(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+        step: Steps done.
+        metrics_bytes: Size of ``metrics.jsonl`` then; it has one line a step.
+        elapsed: Seconds of training so far.
+    """
+
+    step: int = 0
+    metrics_bytes: int = 0
+    elapsed: float = 0.0
+
+
+class Resumed(NamedTuple):
+    """A run to continue.
+
+    Attributes:
+        state: after the step of ``position``.
+        position: where it stands.
+        notices: sentences for the user.
+    """
+
+    state: TrainState
+    position: Position
+    notices: tuple[str, ...]
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """What makes this run another than the next: data, weights and every setting that counts.
+
+    Args:
+        run: of :func:`dpsjax.train.setup.prepare`.
+
+    Returns:
+        a flat JSON-serialisable dictionary; nested settings have dots in their names.
+    """
+    return {
+        "data": run.task.fingerprint(),
+        "policy": _digest(str(sorted(run.policy.to_dict().items()))),
+        "weights": _weights(run.config),
+        **{
+            name: value
+            for name, value in _flat(to_dict(run.config)).items()
+            if not _below(name, FREE)
+        },
+    }
+
+
+def differences(
+    saved: Mapping[str, Any], now: Mapping[str, Any], allow: Sequence[str] = ()
+) -> list[str]:
+    """What differs between two identities.
+
+    Args:
+        saved: of the checkpoint.
+        now: of this run.
+        allow: names that may differ; ``grpo`` stands for all names that begin with ``grpo.``.
+
+    Returns:
+        one line for each.
+
+    >>> differences({"data": "a", "seed": 0}, {"data": "b", "seed": 1}, allow=["seed"])
+    ["data: 'a' in the checkpoint, 'b' now"]
+    """
+    missing = "nothing"
+    lines = []
+    for name in sorted({*saved, *now}):
+        old, new = saved.get(name, missing), now.get(name, missing)
+        if old != new and not _below(name, allow):
+            lines.append(f"{name}: {old!r} in the checkpoint, {new!r} now")
+    return lines
+
+
+def resume(run: Run, state: TrainState, folder: Path, allow: Sequence[str] = ()) -> Resumed:
+    """Go back to the last good checkpoint of a run, if it has any.
+
+    Damaged checkpoints that are newer are renamed. ``metrics.jsonl`` is cut to the lines that the
+    checkpoint has seen: the steps after it will be made, and written, again.
+
+    Args:
+        run: of :func:`dpsjax.train.setup.prepare`.
+        state: its first state.
+        folder: DIR.
+        allow: differences to accept, see :func:`differences`.
+
+    Returns:
+        where to go on. A run that has not come to its first checkpoint begins anew: what there is
+        of it is moved aside, and a notice says so.
+
+    Raises:
+        ValueError: it was another run; no checkpoint is good; or the metrics are not those of the
+            checkpoint.
+    """
+    steps = folder / outputs.CHECKPOINTS
+    good, damaged = checkpoint.last_good(steps)
+    if good is None:
+        if damaged:
+            raise ValueError(_no_good(steps, damaged))
+        aside = outputs.open_folder(folder)
+        notice = (
+            f"{folder} has no checkpoint: beginning at step 0; what was there is now in {aside}"
+        )
+        return Resumed(state, Position(), () if aside is None else (notice,))
+    meta = checkpoint.read_meta(good)
+    if different := differences(meta["identity"], identity(run), allow):
+        raise ValueError(
+            f"{folder} holds a run that differs from this one:\n  "
+            + "\n  ".join(different)
+            + "\nrepeat the settings of that run, choose another --out, accept a difference with "
+            "--allow NAME, or begin anew with --restart"
+        )
+    position = Position(int(meta["step"]), int(meta["metrics_bytes"]), float(meta["elapsed"]))
+    _cut(folder / outputs.METRICS, position)
+    state = checkpoint.read_state(good, state, int(meta["pool_rows"]), len(run.task.train))
+    notices = []
+    for bad in damaged:
+        aside = checkpoint.set_aside(bad.path)
+        notices.append(f"checkpoint {bad.path} is damaged: {bad.reason}; it is now {aside}")
+    notices.append(f"continuing after step {position.step}, from {good}")
+    return Resumed(state, position, tuple(notices))
+
+
+def meta_of(
+    run: Run, made_of: Mapping[str, Any], position: Position, held_out: float | None
+) -> Meta:
+    """The JSON item of a checkpoint.
+
+    Args:
+        run: of :func:`dpsjax.train.setup.prepare`.
+        made_of: its identity.
+        position: where it stands.
+        held_out: accuracy after this very step, if it was measured.
+
+    Returns:
+        a JSON-serialisable dictionary.
+    """
+    return {
+        "format": 1,
+        "step": position.step,
+        "metrics_bytes": position.metrics_bytes,
+        "elapsed": position.elapsed,
+        "held_out": held_out,
+        "pool_rows": run.prompts.length.shape[0],
+        "identity": dict(made_of),
+    }
+
+
+def _no_good(steps: Path, damaged: Sequence[Damaged]) -> str:
+    lines = "\n  ".join(f"{bad.path.name}: {bad.reason}" for bad in damaged)
+    return (
+        f"no checkpoint in {steps} can be used:\n  {lines}\n"
+        "put back an undamaged copy, choose another --out, or begin anew with --restart"
+    )
+
+
+def _cut(metrics: Path, position: Position) -> None:
+    """Drop the lines after ``position``, once it is sure that those before are all there."""
+    head = b""
+    if metrics.exists():
+        with metrics.open("rb") as stream:
+            head = stream.read(position.metrics_bytes)
+    if len(head) != position.metrics_bytes or head.count(b"\n") != position.step:
+        raise ValueError(
+            f"{metrics} does not hold the {position.step} lines, {position.metrics_bytes} bytes, "
+            "that its checkpoint has seen: put the file back, choose another --out, or begin anew "
+            "with --restart"
+        )
+    os.truncate(metrics, position.metrics_bytes)
+
+
+def _weights(config: TrainConfig) -> str:
+    """Which weights the run began with; a KL penalty refers to them to the end."""
+    path = weights_path(config.model.init)
+    return "random" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names, in the values that JSON gives back."""
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{before}{name}.")
+        else:
+            flat[before + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _below(name: str, tops: Sequence[str]) -> bool:
+    return any(name == top or name.startswith(top + ".") for top in tops)
