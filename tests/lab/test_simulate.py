@@ -14,7 +14,7 @@ from tests.oracles import lab as oracle
 
 SETTING = lab.Setting(pool=40, batch=6, rollouts=4, steps=7)
 HELD_OUT = 12
-PARAMS = students.limited_lessons(spread=1.5, shared_gain=0.5)
+PARAMS = students.limited_lessons(spread=2.5, shared_gain=0.5)
 STUDENT = students.student(PARAMS, HELD_OUT)
 
 
@@ -63,21 +63,21 @@ def loop(found, contender, setting, seed=0):
     return visits, np.array(out, float).T
 
 
+LATE = lab.Setting(pool=40, batch=6, rollouts=4, steps=7, delay=2)
 CASES = {
-    "dps": (lab.Contender(selectors.dps()), SETTING),
-    "late": (
-        lab.Contender(selectors.dps()),
-        lab.Setting(pool=40, batch=6, rollouts=4, steps=7, delay=2),
-    ),
-    "filled": (lab.Contender(selectors.chain(selectors.accept_mixed()), waves=10), SETTING),
-    "capped": (lab.Contender(selectors.chain(selectors.accept_mixed()), waves=2), SETTING),
+    "late dps": (lab.Contender(selectors.dps()), LATE),
+    "refilled": (lab.Contender(selectors.dynamic_sampling(), waves=2), SETTING),
 }
 
 
+@pytest.fixture(scope="module")
+def runs():
+    return {case: run(*setting) for case, setting in CASES.items()}
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_equals_a_plain_loop(case):
-    contender, setting = CASES[case]
-    found = run(contender, setting)
+def test_equals_a_plain_loop(case, runs):
+    (contender, setting), found = CASES[case], runs[case]
     visits, (effective, updated, coverage, pool, held_out) = loop(found, contender, setting)
     np.testing.assert_array_equal(found.visits, visits)
     np.testing.assert_array_equal(found.steps.effective, effective)
@@ -89,24 +89,32 @@ def test_equals_a_plain_loop(case):
     assert held_out[-1] > held_out[0]
 
 
-def test_selector_is_driven_as_by_a_training_loop():
-    """What is believed in the run is what `observe` makes of the same groups, d steps late."""
-    selector, setting = CASES["late"]
-    found = run(selector, setting)
-    state = selector.selector.init(setting.pool)
-    steps, key = setting.steps, jax.random.key(0)
-    for step in range(steps):
+def test_selector_is_driven_as_by_a_training_loop(runs):
+    """It chooses what `select` chooses after `observe` has seen the same groups, d steps late."""
+    (contender, setting), found = CASES["late dps"], runs["late dps"]
+    outer = dpsjax.chain(contender.selector)
+
+    @jax.jit
+    def choose(key, state):
+        outer_state = selectors.ChainState(state.active, (state,))
+        return dpsjax.select(outer, key, outer_state, setting.batch)[0].index
+
+    learn = jax.jit(lambda state, *rows: dpsjax.observe(contender.selector, state, *rows)[1])
+    state, key = contender.selector.init(setting.pool), jax.random.key(0)
+    nothing = np.full(setting.batch, -1, np.int32)
+    for step in range(setting.steps):
         select_key = jax.random.fold_in(jax.random.fold_in(key, 2), step)
-        batch, _ = dpsjax.select(
-            dpsjax.chain(selector.selector), select_key,
-            selectors.ChainState(state.active, (state,)), setting.batch,
-        )  # fmt: skip
-        np.testing.assert_array_equal(batch.index, found.groups.index[step])
-        late, padding = step - setting.delay, np.full(setting.batch, -1, np.int32)
-        rows = [padding, padding * 0, padding * 0]
-        if late >= 0:
-            rows = [np.array(values[late]) for values in found.groups[:3]]
-        _, state = dpsjax.observe(selector.selector, state, *rows)
+        np.testing.assert_array_equal(choose(select_key, state), found.groups.index[step])
+        late = step - setting.delay
+        rows = [values[late] for values in found.groups[:3]]
+        state = learn(state, *(rows if late >= 0 else [nothing, nothing * 0, nothing * 0]))
+
+
+def test_refilled_batches_are_both_full_and_capped(runs):
+    accepted = runs["refilled"].groups
+    mixed = (accepted.passes > 0) & (accepted.passes < accepted.trials)
+    sizes = [len(used) for used in oracle.refill(mixed, SETTING.batch, 2) if used is not None]
+    assert max(sizes) == SETTING.batch and min(sizes) < SETTING.batch
 
 
 def test_oracle_takes_the_most_informative():
@@ -121,19 +129,19 @@ def test_oracle_takes_the_most_informative():
 
 def test_pool_smaller_than_the_batch():
     setting = lab.Setting(pool=4, batch=6, rollouts=4, steps=2)
-    found = run(lab.Contender(selectors.dps()), setting)
+    found = run(lab.Contender(selectors.uniform()), setting)
     assert np.all(found.steps.groups == 4) and np.all(found.steps.rollouts == 16)
 
 
 def test_one_trace_for_a_sweep_and_equal_to_single_runs():
     traces = []
 
-    def make(decay):
-        traces.append(decay)
-        return lab.Contender(selectors.dps(decay=decay))
+    def make(target):
+        traces.append(target)
+        return lab.Contender(selectors.beta_mean(target=target))
 
-    decays = jnp.array([0.1, 0.5, 0.9], jnp.float32)
-    swept = lab.sweep(make, decays, STUDENT, 2, SETTING)
+    targets = jnp.array([0.1, 0.5, 0.9], jnp.float32)
+    swept = lab.sweep(make, targets, STUDENT, 2, SETTING)
     assert len(traces) == 1
     assert swept.visits.shape == (3, 2, SETTING.pool)
     alone = lab.simulate_seeds(make(0.5), STUDENT, 2, SETTING)
@@ -141,8 +149,8 @@ def test_one_trace_for_a_sweep_and_equal_to_single_runs():
     assert not np.array_equal(swept.visits[0], swept.visits[2])
 
 
-def test_summary_of_a_run():
-    found = run(lab.Contender(selectors.dps()))
+def test_summary_of_a_run(runs):
+    found = runs["late dps"]
     short = summarize(found)
     assert set(short) == set(MEASURES)
     effective, groups = found.steps.effective.sum(), 6 * 7
@@ -151,9 +159,8 @@ def test_summary_of_a_run():
     assert short["coverage"] == pytest.approx((found.visits > 0).sum() / 40)
     assert short["largest_visits"] == found.visits.max()
     assert found.calibration.count == 40 * 7
-    brier = np.asarray(found.steps.brier)
-    assert short["brier"] == pytest.approx(brier.mean(), rel=1e-5)
-    assert np.isnan(summarize(run(lab.Contender(selectors.uniform())))["brier"])
+    assert short["brier"] == pytest.approx(found.steps.brier.mean(), rel=1e-5)
+    assert np.isnan(summarize(runs["refilled"])["brier"])
 
 
 @pytest.mark.parametrize(

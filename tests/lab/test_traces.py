@@ -107,7 +107,7 @@ def test_replay(trace):
     run = jax.tree.map(
         np.asarray,
         lab.simulate(
-            lab.Contender(selectors.dps()), student, jax.random.key(0), setting, record=True
+            lab.Contender(selectors.beta_mean()), student, jax.random.key(0), setting, record=True
         ),
     )
     passes = trace.passes.reshape(STEPS, POOL)
