@@ -153,6 +153,16 @@ def expected_variance_of_rollout(
     return (a * b) / (total * (total + 1))
 
 
+def _rounded(value):
+    """Keep a product from being fused into the sum that follows.
+
+    A fused multiply-add rounds once, so ``x y + u v`` would depend on which product is fused, and
+    prompts at p and 1 - p would no longer tie.
+    """
+    largest = jnp.asarray(jnp.finfo(value.dtype).max, value.dtype)
+    return jnp.clip(value, -largest, largest)
+
+
 def _product(factors):
     return functools.reduce(operator.mul, factors)
 
@@ -176,7 +186,7 @@ def informative_prob(
     scale = [1 / (a + b + i) for i in range(group)]
     every = _product((a + i) * scale[i] for i in range(group))
     none = _product((b + i) * scale[i] for i in range(group))
-    return jnp.maximum(1 - (every + none), 0)
+    return jnp.maximum(1 - (_rounded(every) + _rounded(none)), 0)
 
 
 def information(a: Float[Array, "..."], b: Float[Array, "..."], group: int) -> Float[Array, "..."]:
@@ -205,13 +215,14 @@ def information(a: Float[Array, "..."], b: Float[Array, "..."], group: int) -> F
     def surprise(successes):
         chance = rising[0][successes] * rising[1][group - successes] * norm
         floor = jnp.asarray(jnp.finfo(a.dtype).tiny, a.dtype)
-        return -math.comb(group, successes) * chance * jnp.log(jnp.maximum(chance, floor))
+        return _rounded(-math.comb(group, successes) * chance * jnp.log(jnp.maximum(chance, floor)))
 
     outcomes = sum(surprise(s) + surprise(group - s) for s in range((group + 1) // 2))
     if group % 2 == 0:
         outcomes = outcomes + surprise(group // 2)
     digamma = jax.scipy.special.digamma
-    given = digamma(total + 1) - (a * digamma(a + 1) + b * digamma(b + 1)) / total
+    given = _rounded(a * digamma(a + 1)) + _rounded(b * digamma(b + 1))
+    given = digamma(total + 1) - given / total
     return jnp.maximum(outcomes - group * given, 0)
 
 
@@ -245,13 +256,16 @@ def denoised_advantages(
     tiny = jnp.asarray(1e-6, dtype)  # decay 0 and prior 0 would leave nothing
     others_a = jnp.maximum(a.astype(dtype)[:, None] - hit, tiny)
     others_b = jnp.maximum(b.astype(dtype)[:, None] - (1 - hit), tiny)
-    betaln, lgamma = jax.scipy.special.betaln, jax.scipy.special.gammaln
+    lgamma = jax.scipy.special.gammaln
+
+    def rising(base, number):
+        return lgamma(base + number) - lgamma(base)
 
     def mass(successes):
         rest = jnp.maximum(count - 1 - successes, 0)
         choose = lgamma(count) - lgamma(successes + 1) - lgamma(rest + 1)
-        seen = betaln(others_a + successes, others_b + rest)
-        return jnp.exp(choose + seen - betaln(others_a, others_b))
+        seen = rising(others_a, successes) + rising(others_b, rest)
+        return jnp.exp(choose + seen - rising(others_a + others_b, count - 1))
 
     total = jnp.zeros(rewards.shape, dtype)
     for successes in range(1, size):

@@ -57,8 +57,8 @@ SELECTORS = {
     "revisit": lambda: s.chain(s.dps(), s.revisit(2, 0.25)),
 }
 
-# The costly contracts (op by op, and the compiler's own sharding) run by default for these, which
-# between them use every kind of part; for the others they are marked slow.
+# The costly contracts (those that compile the whole round once more, or run it op by op) run by
+# default for these, which between them use every kind of part; else they are marked slow.
 REPRESENTATIVE = {
     "uniform",
     "dps",

@@ -98,7 +98,7 @@ def test_eager(name):
     same(eager, reference(name))
 
 
-@every_selector
+@every_selector_but_most_slowly
 def test_scan(name):
     selector = build(name)[0]
     keys = jnp.stack([jax.random.fold_in(jax.random.key(0), t) for t in range(STEPS)])
@@ -109,7 +109,7 @@ def test_scan(name):
     same(jax.jit(lambda s: jax.lax.scan(body, s, keys))(selector.init(N)), reference(name))
 
 
-@every_selector
+@every_selector_but_most_slowly
 def test_vmap_over_seeds(name):
     selector = build(name)[0]
     step = jax.jit(jax.vmap(lambda key, state: one_round(selector, key, state)))
@@ -167,7 +167,7 @@ def test_automatic_sharding_selects_the_same(name):
     same(run(selector, step, jax.device_put(state, shardings)), reference(name))
 
 
-@every_selector
+@every_selector_but_most_slowly
 def test_one_trace_and_stable_state_type(name):
     selector = build(name)[0]
     chex.clear_trace_counter()

@@ -1,0 +1,288 @@
+"""Selectors as slow float64 loops over prompts and dictionaries, from the publications' formulas.
+
+An observation is a dict: prompt -> (passes, trials).
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+
+def log_beta(a, b):
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def digamma(x):
+    value = 0.0
+    while x < 20:
+        value -= 1 / x
+        x += 1
+    return value + math.log(x) - 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4) - 1 / (252 * x**6)
+
+
+def beta_entropy(a, b):
+    return (
+        log_beta(a, b) - (a - 1) * digamma(a) - (b - 1) * digamma(b) + (a + b - 2) * digamma(a + b)
+    )
+
+
+def beta_binomial(successes, trials, a, b):
+    choose = math.comb(trials, successes)
+    return choose * math.exp(log_beta(a + successes, b + trials - successes) - log_beta(a, b))
+
+
+class BetaLoop:
+    """Counts (a, b) of each prompt."""
+
+    def __init__(self, num_prompts, decay, prior=(1.0, 1.0), forget_unseen=False):
+        self.prior, self.decay, self.forget_unseen = np.array(prior), decay, forget_unseen
+        self.counts = [np.array(prior, np.float64) for _ in range(num_prompts)]
+
+    def step(self, observed):
+        for n in range(len(self.counts)):
+            if n in observed or self.forget_unseen:
+                self.counts[n] = self.decay * self.counts[n] + (1 - self.decay) * self.prior
+            if n in observed:
+                passes, trials = observed[n]
+                self.counts[n] = self.counts[n] + np.array([passes, trials - passes])
+
+
+def informative_prob(a, b, group):
+    every = math.exp(log_beta(a + group, b) - log_beta(a, b))
+    none = math.exp(log_beta(a, b + group) - log_beta(a, b))
+    return 1 - every - none
+
+
+def information(a, b, group):
+    after = sum(
+        beta_binomial(s, group, a, b) * beta_entropy(a + s, b + group - s) for s in range(group + 1)
+    )
+    return beta_entropy(a, b) - after
+
+
+def insight(a, b, group, target, sharpness):
+    p = a / (a + b)
+    return p * (1 - p) * math.exp(-sharpness * (p - target) ** 2) * information(a, b, group)
+
+
+def denoised_advantages(rewards, valid, a, b):
+    values = np.zeros(np.shape(rewards))
+    for row in range(len(rewards)):
+        count = int(np.sum(valid[row]))
+        for j in range(len(rewards[row])):
+            if not valid[row][j]:
+                continue
+            r = float(rewards[row][j])
+            left_a, left_b = a[row] - r, b[row] - 1 + r
+            for s in range(1, count):
+                if r == 1:
+                    mass = beta_binomial(s - 1, count - 1, left_a, left_b)
+                    values[row, j] += mass * math.sqrt((count - s) / s)
+                else:
+                    mass = beta_binomial(s, count - 1, left_a, left_b)
+                    values[row, j] -= mass * math.sqrt(s / (count - s))
+    return values
+
+
+class AverageLoop:
+    """Moving average of what each visit shows."""
+
+    def __init__(self, num_prompts, decay, start, first_visit_sets=True):
+        self.decay, self.first_visit_sets = decay, first_visit_sets
+        self.value = [float(start)] * num_prompts
+        self.change = [0.0] * num_prompts
+        self.visits = [0] * num_prompts
+
+    def step(self, observed, of):
+        for n, (passes, trials) in observed.items():
+            seen = of(passes / trials)
+            new = self.decay * self.value[n] + (1 - self.decay) * seen
+            if self.visits[n] == 0 and self.first_visit_sets:
+                new = seen
+            self.change[n] = new - self.value[n] if self.visits[n] else 0.0
+            self.value[n] = new
+            self.visits[n] += 1
+
+
+class LogitLoop:
+    """Scalar Kalman filters of logits."""
+
+    def __init__(self, num_prompts, process_noise, mean=0.0, variance=1.0):
+        self.noise = process_noise
+        self.mean = [mean] * num_prompts
+        self.variance = [variance] * num_prompts
+
+    def step(self, observed):
+        for n in range(len(self.mean)):
+            if n in observed:
+                m, g = observed[n]
+                z = math.log((m + 0.5) / (g - m + 0.5))
+                error = 1 / (m + 0.5) + 1 / (g - m + 0.5)
+                precision = 1 / self.variance[n] + 1 / error
+                self.mean[n] = (self.mean[n] / self.variance[n] + z / error) / precision
+                self.variance[n] = 1 / precision
+            self.variance[n] += self.noise
+
+
+def expected_spread(mean, variance, points):
+    """E[p (1 - p)] by the physicists' Gauss-Hermite rule."""
+    nodes, weights = np.polynomial.hermite.hermgauss(points)
+    p = 1 / (1 + np.exp(-(mean + math.sqrt(2 * variance) * nodes)))
+    return float(np.sum(weights * p * (1 - p)) / math.sqrt(math.pi))
+
+
+class ArcLoop:
+    """ARCUS's filters with adaptive drift and noise."""
+
+    def __init__(self, num_prompts, rate, drift=0.0, noise=1e-3):
+        self.rate, self.drift, self.noise = rate, drift, noise
+        self.mean = [math.pi / 4] * num_prompts
+        self.variance = [math.pi**2 / 48] * num_prompts
+
+    def step(self, observed):
+        errors, sines, surplus = [], [], []
+        for n, (m, g) in observed.items():
+            if 0 < m < g:
+                z, r = math.asin(math.sqrt((m + 0.375) / (g + 0.75))), 1 / (4 * g + 2)
+            else:
+                z, r = (0.0 if m == 0 else math.pi / 2), 1 / (2 * g)
+            errors.append(z - self.mean[n])
+            sines.append(math.sin(2 * self.mean[n]))
+            surplus.append(errors[-1] ** 2 - self.variance[n] - r)
+            gain = self.variance[n] / (self.variance[n] + r)
+            self.mean[n] += gain * errors[-1]
+            self.variance[n] *= 1 - gain
+        if errors:
+            self.drift += self.rate * np.mean(errors) / np.mean(sines)
+            self.noise = max(self.noise + self.rate * np.mean(surplus), 0)
+        for n in range(len(self.mean)):
+            moved = self.mean[n] + self.drift * math.sin(2 * self.mean[n])
+            self.mean[n] = min(max(moved, 0), math.pi / 2)
+            self.variance[n] += self.noise
+
+
+def arc_log_score(mean, variance, target, group):
+    s = min(math.sin(target), math.cos(target)) / math.sqrt(2)
+    kernel = math.sqrt(s * s / (s * s + variance))
+    kernel *= math.exp(-((mean - target) ** 2) / (2 * (s * s + variance)))
+    a = 1 + 2 * group * variance
+    agree = math.exp(-group * mean**2 / a) + math.exp(-group * (math.pi / 2 - mean) ** 2 / a)
+    return math.log(kernel) + math.log(max(1 - agree / math.sqrt(a), 1e-6))
+
+
+class StreakLoop:
+    """GRESO's streaks and base probabilities."""
+
+    def __init__(self, num_prompts, start=0.5, change=0.01, target=0.25):
+        self.history = [[] for _ in range(num_prompts)]
+        self.easy = self.hard = start
+        self.change, self.target = change, target
+
+    def step(self, observed):
+        kinds = []
+        for n, (m, g) in observed.items():
+            kind = "easy" if m == g else "hard" if m == 0 else "mixed"
+            self.history[n].append(kind)
+            kinds.append(kind)
+        if kinds:
+            easy_share = kinds.count("easy") / len(kinds)
+            hard_share = kinds.count("hard") / len(kinds)
+            self.easy += -self.change if easy_share >= self.target / 3 else self.change
+            self.hard += -self.change if hard_share >= self.target * 2 / 3 else self.change
+            self.easy = min(max(self.easy, 0.05), 0.95)
+            self.hard = min(max(self.hard, 0.05), 0.95)
+
+    def chance(self, n):
+        kind = self.history[n][-1] if self.history[n] else "mixed"
+        if kind == "mixed":
+            return 1.0
+        streak = len(list(itertools.takewhile(lambda k: k == kind, reversed(self.history[n]))))
+        return max((self.easy if kind == "easy" else self.hard) ** streak, 0.01)
+
+
+class EpochLoop:
+    """History resampling with sets: who may be drawn, and who comes first."""
+
+    def __init__(self, num_prompts, exclude):
+        self.everyone, self.exclude = set(range(num_prompts)), exclude
+        self.out, self.solved, self.visited = set(), set(), set()
+
+    def preferred(self):
+        """(allowed, those of them not visited in this epoch), after ending a finished epoch."""
+        if self.visited and not (self.everyone - self.out - self.visited - self._barred_now()):
+            if self.exclude == "forever":
+                self.out |= self.solved
+            else:
+                self.out = self.solved if self.exclude == "next_epoch" else set()
+            self.solved, self.visited = set(), set()
+        allowed = self.everyone - self.out - self._barred_now()
+        allowed = allowed or self.everyone
+        return allowed, allowed - self.visited
+
+    def _barred_now(self):
+        return self.solved if self.exclude == "this_epoch" else set()
+
+    def step(self, observed):
+        for n, (m, g) in observed.items():
+            self.visited.add(n)
+            (self.solved.add if m == g else self.solved.discard)(n)
+
+
+def replay_probabilities(value, age, temperature, staleness, by_rank):
+    value, age = np.array(value, np.float64), np.array(age, np.float64)
+    if by_rank:
+        rank = np.array([1 + np.sum(value > v) for v in value])
+        worth = (1 / rank) ** (1 / temperature)
+    else:
+        worth = value ** (1 / temperature)
+    return (1 - staleness) * worth / worth.sum() + staleness * age / age.sum()
+
+
+def explorability(rewards, entropies, limit=1.5):
+    values = []
+    for row, entropy_row in zip(rewards, entropies, strict=True):
+        real = [(r, e) for r, e in zip(row, entropy_row, strict=True) if not math.isnan(e)]
+        r = np.array([x[0] for x in real])
+        e = np.array([x[1] for x in real])
+        if r.std() == 0:
+            values.append(0.0)
+            continue
+        usual = e[r > 0.5].mean() if (r > 0.5).any() else 0.0
+        total = 0.0
+        for reward, entropy in real:
+            if reward > 0.5 or entropy <= limit * usual:
+                total += abs(reward - r.mean()) / r.std() * entropy
+        values.append(total / len(real))
+    return np.array(values)
+
+
+def dpp_greedy(kernel, weights, count):
+    """The row that makes the determinant of the weighted block largest, again and again."""
+    weighted = np.sqrt(np.outer(weights, weights)) * np.array(kernel, np.float64)
+    chosen = []
+    for _ in range(count):
+        best = max(
+            (n for n in range(len(weights)) if n not in chosen),
+            key=lambda n: np.linalg.det(weighted[np.ix_([*chosen, n], [*chosen, n])]),
+        )
+        chosen.append(best)
+    return chosen
+
+
+def pagerank(similarity, damping):
+    size = len(similarity)
+    links = np.array(similarity, np.float64) * (1 - np.eye(size))
+    links = links / links.sum(axis=0)
+    return np.linalg.solve(np.eye(size) - damping * links, np.full(size, (1 - damping) / size))
+
+
+def best_split(value, budget, lowest, highest):
+    """Largest total of value(b, n) over all splits, by trying them all."""
+    size = len(value)
+    splits = itertools.product(range(lowest, highest + 1), repeat=size)
+    return max(sum(value[b][n] for b, n in enumerate(s)) for s in splits if sum(s) == budget)
+
+
+def largest_variance(rewards, count):
+    return max(np.var(subset) for subset in itertools.combinations(rewards, count))
