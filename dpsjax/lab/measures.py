@@ -20,9 +20,9 @@ SMALLEST = 1e-6  # probabilities of what happened are not below this in the log 
 
 
 class Calibration(NamedTuple):
-    """Sums over prompts; divide by ``count`` for means."""
+    """Sums over prompts; divide by ``prompts`` for means."""
 
-    count: Float[Array, ""]  # prompts judged; 0 if the selector publishes no belief
+    prompts: Float[Array, ""]  # judged; 0 if the selector publishes no belief
     brier: Float[Array, ""]
     log_loss: Float[Array, ""]
     confusion: Float[Array, "3 3"]  # [predicted, true]: none, some, all
@@ -78,7 +78,7 @@ def _average_over_gaussian(beliefs, group, to_rate):
             mean, spread = belief.mean, jnp.sqrt(belief.variance)
             rates = [to_rate(mean + float(node) * spread) for node in nodes]
             parts = [group_outcome(rate.astype(jnp.float32), group) for rate in rates]
-            return sum(float(w) * part for w, part in zip(weights, parts, strict=True))
+            return jnp.einsum("w,wkn->kn", jnp.asarray(weights, jnp.float32), jnp.stack(parts))
     return None
 
 
@@ -108,8 +108,7 @@ def _from_states(prob: Array) -> Array:
     """Merge K states into none, some, all; with 2 states the agreeing one is split evenly."""
     if prob.shape[0] == 2:
         return jnp.stack([prob[0] / 2, prob[1], prob[0] / 2]).astype(jnp.float32)
-    weights = partial_states(prob.shape[0])
-    some = sum(weight * lane for weight, lane in zip(weights, prob, strict=True))
+    some = jnp.asarray(partial_states(prob.shape[0]), prob.dtype) @ prob
     return jnp.stack([prob[0], some, prob[-1]]).astype(jnp.float32)
 
 
@@ -136,7 +135,7 @@ def calibrate(predicted: Float[Array, "3 N"], truth: Float[Array, "3 N"]) -> Cal
     place = jnp.clip(jnp.floor(q * BINS), 0, BINS - 1).astype(jnp.int32)
     member = (place[None, :] == jnp.arange(BINS, dtype=jnp.int32)[:, None]).astype(jnp.float32)
     return Calibration(
-        count=jnp.float32(q.shape[0]),
+        prompts=jnp.float32(q.shape[0]),
         brier=(v * (1 - v) + (q - v) ** 2).sum(),
         log_loss=log_loss.sum(),
         confusion=likely @ truth.T,
@@ -197,13 +196,13 @@ def summarize(run: "Run") -> dict[str, np.ndarray]:
         "updates": steps["updated"].sum(-1),
         "ability_pool": steps["ability_pool"][..., -1],
         "ability_held_out": steps["ability_held_out"][..., -1],
-        "brier": _ratio(sums["brier"], sums["count"]),
-        "log_loss": _ratio(sums["log_loss"], sums["count"]),
-        "accuracy": _ratio(right, sums["count"]),
+        "brier": _ratio(sums["brier"], sums["prompts"]),
+        "log_loss": _ratio(sums["log_loss"], sums["prompts"]),
+        "accuracy": _ratio(right, sums["prompts"]),
     }
 
 
-def gap_closed(value, uniform, oracle):
+def gap_closed(value, uniform, oracle) -> np.ndarray:
     """Share of the gap between uniform and the oracle that is closed.
 
     Args:
@@ -214,12 +213,11 @@ def gap_closed(value, uniform, oracle):
     Returns:
         0 for uniform's value, 1 for the oracle's; NaN if they are equal.
 
-    >>> gap_closed(0.7, 0.5, 0.9)
+    >>> float(gap_closed(0.7, 0.5, 0.9))
     0.5
     """
     gap = np.asarray(oracle, np.float64) - uniform
-    share = np.round(_ratio(np.asarray(value, np.float64) - uniform, gap), 12)
-    return float(share) if share.ndim == 0 else share
+    return np.asarray(np.round(_ratio(np.asarray(value, np.float64) - uniform, gap), 12))
 
 
 def _ratio(above, below):

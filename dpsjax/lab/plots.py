@@ -198,11 +198,14 @@ def draw_coverage(axes: "Axes", comparison: Comparison) -> None:
     }
     x, y, c = ([measured[m][name].mean for name in names] for m in measured)
     points = axes.scatter(x, y, c=c, cmap="viridis", s=34, zorder=3, edgecolor="white", lw=0.5)
-    named = colors(comparison)
+    named, labelled = colors(comparison), []
+    wide, high = 0.2 * max(np.ptp(x), 1e-3), 0.06 * max(np.ptp(y), 1e-3)
     for name, across, up in zip(names, x, y, strict=True):
-        if name in named:
+        if name in named:  # labels of points that lie together go below one another
+            near = sum(abs(across - a) < wide and abs(up - b) < high for a, b in labelled)
+            labelled.append((across, up))
             axes.annotate(
-                name, (across, up), xytext=(4, 4), textcoords="offset points", fontsize=6.5
+                name, (across, up), (5, 4 - 8 * near), textcoords="offset points", fontsize=6.5
             )
     axes.figure.colorbar(points, ax=axes, label="held-out ability")
     axes.set(xlabel="coverage of the pool", ylabel="effective ratio")

@@ -187,7 +187,7 @@ def _step(contender: Contender, student: Student, setting: Setting, key: Key, ca
         coverage=(visits > 0).astype(jnp.float32).mean(),
         ability_pool=student.pass_rate(learned).mean(),
         ability_held_out=student.held_out(learned).mean(),
-        brier=now.brier / now.count,
+        brier=now.brier / now.prompts,
     )
     sums = jax.tree.map(jnp.add, carry.calibration, now)
     return _Carry(state, learned, late, pending, waited, visits, sums), (record, fresh)

@@ -82,12 +82,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    p_values = np.asarray(p_values, np.float64)
-    corrected = np.full(p_values.size, np.nan)
-    known = np.flatnonzero(~np.isnan(p_values))
+    given = np.asarray(p_values, np.float64)
+    corrected = np.full(given.size, np.nan)
+    known = np.flatnonzero(~np.isnan(given))
     largest = 0.0
-    for rank, place in enumerate(known[np.argsort(p_values[known], kind="stable")]):
-        largest = max(largest, min(1.0, (known.size - rank) * p_values[place]))
+    for rank, place in enumerate(known[np.argsort(given[known], kind="stable")]):
+        largest = max(largest, min(1.0, (known.size - rank) * given[place]))
         corrected[place] = largest
     return corrected.tolist()
 

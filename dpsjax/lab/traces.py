@@ -172,8 +172,8 @@ def _columns(num_prompts: int, rows: list[dict]) -> Trace:
 
 def _arrow():
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             "Parquet traces need pyarrow: pip install 'dpsjax[parquet]', or use .jsonl"

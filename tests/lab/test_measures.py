@@ -24,7 +24,7 @@ def test_calibration_against_a_loop(random):
     predicted[:, 2] = [0.5, 0, 0.5]
     found = measures.calibrate(jnp.array(predicted), jnp.array(truth))
     brier, log_loss, confusion, bins = oracle.calibration(predicted, truth)
-    assert found.count == 60
+    assert found.prompts == 60
     np.testing.assert_allclose(found.brier, brier, rtol=1e-5)
     np.testing.assert_allclose(found.log_loss, log_loss, rtol=1e-4)
     np.testing.assert_allclose(found.confusion, confusion, rtol=1e-5, atol=1e-6)

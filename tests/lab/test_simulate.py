@@ -158,7 +158,7 @@ def test_summary_of_a_run(runs):
     assert short["rollouts_per_effective_group"] == pytest.approx(4 * groups / effective)
     assert short["coverage"] == pytest.approx((found.visits > 0).sum() / 40)
     assert short["largest_visits"] == found.visits.max()
-    assert found.calibration.count == 40 * 7
+    assert found.calibration.prompts == 40 * 7
     assert short["brier"] == pytest.approx(found.steps.brier.mean(), rel=1e-5)
     assert np.isnan(summarize(runs["refilled"])["brier"])
 
