@@ -200,8 +200,8 @@ def max_variance_subset(rewards: Float[Array, "B G"], count: int) -> Bool[Array,
     largest = variance.max(axis=1, keepdims=True)
     slack = 16 * jnp.finfo(rewards.dtype).eps * jnp.maximum(largest, 1)
     tied = variance >= largest - slack  # among equals the most balanced split
-    low = jnp.argmin(jnp.where(tied, middle[None, :], jnp.inf), axis=1)[:, None]
+    low = jnp.argmin(jnp.where(tied, middle[None, :], jnp.inf), axis=1).astype(jnp.int32)[:, None]
     place = jnp.arange(size, dtype=jnp.int32)[None, :]
     chosen = (place < low) | (place >= size - count + low)
-    rank = jnp.argsort(order, axis=1)
+    rank = jnp.argsort(order, axis=1).astype(jnp.int32)
     return jnp.take_along_axis(jnp.broadcast_to(chosen, rewards.shape), rank, axis=1)

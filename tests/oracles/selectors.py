@@ -226,6 +226,7 @@ class EpochLoop:
     def step(self, observed):
         for n, (m, g) in observed.items():
             self.visited.add(n)
+            self.out.discard(n)  # only if all had been left out: it shows something new
             (self.solved.add if m == g else self.solved.discard)(n)
 
 
