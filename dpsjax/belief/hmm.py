@@ -16,8 +16,12 @@ One step, for every prompt (``decay`` is the paper's lambda, ``alpha0`` the prio
 Two facts make it fast without changing a number. Counts only move towards ``alpha0`` while a
 prompt is unseen, so ``alpha = alpha0 + decay**age * excess`` in closed form, and ``excess`` is
 written for the observed rows alone. And the prior follows from the posterior, so it is not stored:
-a prompt costs ``K + K*K`` floats and one integer. Arrays have the prompt axis last, so lanes are
-prompts; every formula below works for one prompt (``[K]``) and for all (``[K, N]``) alike.
+a prompt costs ``K + K*K`` floats and one integer.
+
+The belief is a structure of arrays: one lane ``[N]`` for each state and each pair of states. Every
+operation is a full-width vector operation, a few prompts are gathered and scattered lane by lane
+without moving the rest, and a TPU pads nothing. Every formula below is written on lanes, so it
+holds for one prompt (scalars) and for all of them alike.
 
 An observation to which the prior gives probability 0 (``prior_alpha="local"``, from solved to
 unsolved) is believed as it is and adds no counts: no transition of the model explains it.
@@ -36,7 +40,6 @@ from dpsjax.belief import rows
 from dpsjax.types import Array, ArrayLike, Float, Int
 
 UNSOLVED, PARTIAL, SOLVED = 0, 1, 2
-CHUNK = 1 << 17  # prompts to a chunk on a CPU
 
 # Cuts of the success rate, each (numerator, denominator, whether the cut itself lies above).
 # A prompt's state is the number of cuts below its rate. Released evaluation code of DPS.
@@ -58,8 +61,9 @@ class Params(NamedTuple):
 class Belief(NamedTuple):
     """What is believed of N prompts. Donate it to a jitted update: it is updated in place."""
 
-    posterior: Float[Array, "K N"]  # of the last finished step
-    excess: Float[Array, "K K N"]  # counts above the prior when the prompt was last seen
+    posterior: tuple[Float[Array, "N"], ...]  # lane i: P(state i) after the last finished step
+    # Lane [i][j]: counts of moves from j to i above the prior's, when the prompt was last seen.
+    excess: tuple[tuple[Float[Array, "N"], ...], ...]
     last: Int[Array, "N"]  # step at which the prompt was last seen
     step: Int[Array, ""]  # finished steps
 
@@ -164,10 +168,10 @@ def init(params: Params, num_prompts: int) -> Belief:
     """
     if num_prompts < 1:
         raise ValueError(f"num_prompts must be at least 1, got {num_prompts}")
-    num_states, dtype = params.pi.shape[0], params.pi.dtype
+    states, zero = range(params.pi.shape[0]), jnp.zeros(num_prompts, params.pi.dtype)
     return Belief(
-        posterior=jnp.broadcast_to(params.pi[:, None], (num_states, num_prompts)),
-        excess=jnp.zeros((num_states, num_states, num_prompts), dtype),
+        posterior=tuple(zero + params.pi[i] for i in states),
+        excess=tuple(tuple(jnp.zeros_like(zero) for _ in states) for _ in states),
         last=jnp.zeros(num_prompts, jnp.int32),
         step=jnp.zeros((), jnp.int32),
     )
@@ -184,9 +188,9 @@ def _retained(decay, age):
 
 
 def _counts(params, excess, retained):
-    """alpha[i][j] for one prompt or, with a trailing prompt axis, for all of them."""
+    """Lanes of the Dirichlet counts, alpha[i][j]."""
     states = range(params.pi.shape[0])
-    return [[params.alpha[i, j] + retained * excess[i, j] for j in states] for i in states]
+    return [[params.alpha[i, j] + retained * excess[i][j] for j in states] for i in states]
 
 
 def _predict(params, posterior, excess, age):
@@ -202,27 +206,13 @@ def _predict(params, posterior, excess, age):
     return [_total(alpha[i][j] * share[j] for j in states) for i in states]
 
 
-def _prior_by_chunks(params, belief):
-    """:func:`prior` in place, a chunk of prompts at a time.
-
-    The CPU compiler keeps intermediate lanes of the whole pool in memory; a chunk's stay in cache.
-    """
-    num_prompts = belief.last.shape[0]
-
-    def advance(start, size, posterior):
-        def cut(leaf):
-            return jax.lax.dynamic_slice_in_dim(leaf, start, size, leaf.ndim - 1)
-
-        chunk = Belief(cut(posterior), cut(belief.excess), cut(belief.last), belief.step)
-        return jax.lax.dynamic_update_slice_in_dim(posterior, prior(params, chunk), start, 1)
-
-    whole = num_prompts // CHUNK
-    posterior = jax.lax.fori_loop(
-        0, whole, lambda c, posterior: advance(c * CHUNK, CHUNK, posterior), belief.posterior
-    )
-    if num_prompts % CHUNK:
-        posterior = advance(whole * CHUNK, num_prompts % CHUNK, posterior)
-    return posterior
+def _advance(params, belief):
+    """Lanes of the next prior; before the first step it is the belief that one starts from."""
+    ahead = _predict(params, belief.posterior, belief.excess, belief.step - belief.last)
+    return [
+        jnp.where(belief.step == 0, now, after)
+        for now, after in zip(belief.posterior, ahead, strict=True)
+    ]
 
 
 def _transition_counts(params, posterior, excess, age, one_hot):
@@ -234,7 +224,7 @@ def _transition_counts(params, posterior, excess, age, one_hot):
     mass = _total(_total(row) for row in joint)
     possible = mass > 0
     scale = jnp.where(possible, 1 / jnp.where(possible, mass, jnp.ones_like(mass)), 0)
-    return jnp.stack([jnp.stack([cell * scale for cell in row]) for row in joint])
+    return [[cell * scale for cell in row] for row in joint]
 
 
 def prior(params: Params, belief: Belief) -> Float[Array, "K N"]:
@@ -247,21 +237,19 @@ def prior(params: Params, belief: Belief) -> Float[Array, "K N"]:
     Returns:
         [K, N], columns sum to 1 up to rounding. Before the first step it is ``params.pi``.
     """
-    ahead = _predict(params, belief.posterior, belief.excess, belief.step - belief.last)
-    first = belief.step == 0
-    return jnp.stack([jnp.where(first, belief.posterior[i], ahead[i]) for i in range(len(ahead))])
+    return jnp.stack(_advance(params, belief))
 
 
 def posterior(params: Params, belief: Belief) -> Float[Array, "K N"]:
     """P(state of the last step | everything seen) (paper: mu^post)."""
     del params
-    return belief.posterior
+    return jnp.stack(belief.posterior)
 
 
 def alpha(params: Params, belief: Belief) -> Float[Array, "K K N"]:
     """Dirichlet counts now; ``alpha[i, j]`` belongs to the move from state j to state i."""
     retained = _retained(params.decay, belief.step - belief.last)
-    return params.alpha[:, :, None] + retained[None, None] * belief.excess
+    return jnp.stack([jnp.stack(row) for row in _counts(params, belief.excess, retained)])
 
 
 def merge_states(
@@ -309,7 +297,7 @@ def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -
         ValueError: for an id outside [-1, N), a state outside [0, K) or unequal lengths. Under
             ``jit`` these are ``checkify`` errors, and without ``checkify`` such rows are dropped.
     """
-    num_states, num_prompts = belief.posterior.shape
+    num_states, num_prompts = params.pi.shape[0], belief.last.shape[0]
     index = checks.integer_vector("index", index)
     state = checks.integer_vector("state", state, length=index.shape[0])
     checks.require(
@@ -325,27 +313,27 @@ def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -
     known = (index < num_prompts) & (state >= 0) & (state < num_states)
     index, state = merge_states(jnp.where(known, index, -1), state, num_states)
 
+    states = range(num_states)
     source, target = rows.gather_index(index), rows.scatter_index(index, num_prompts)
-    one_hot = (jnp.arange(num_states, dtype=jnp.int32)[:, None] == state[None]).astype(
-        belief.posterior.dtype
-    )
+    one_hot = [(state == i).astype(params.pi.dtype) for i in states]
+    now, seen = jax.tree.map(lambda lane: lane[source], (belief.posterior, belief.excess))
     age = belief.step - belief.last[source]
-    seen = belief.excess[:, :, source]
-    counts = _transition_counts(params, belief.posterior[:, source], seen, age, one_hot)
-    renewed = (params.decay * _retained(params.decay, age))[None, None] * seen + counts
+    counts = _transition_counts(params, now, seen, age, one_hot)
+    kept = params.decay * _retained(params.decay, age)
 
-    excess = belief.excess.at[:, :, target].set(renewed, mode="drop")
-    # Every write below depends on the reads above, so that a donated belief is rewritten in place;
-    # otherwise the compiler copies the pool. Counts are never negative: the choice is formal.
-    stamp = jnp.where(counts[0, 0] >= 0, belief.step + 1, belief.step)
-    last = belief.last.at[target].set(stamp, mode="drop")
-    moved = Belief(belief.posterior, excess, last, belief.step)
-    if num_prompts > CHUNK:
-        moved = jax.lax.platform_dependent(params, moved, cpu=_prior_by_chunks, default=prior)
-    else:
-        moved = prior(params, moved)
+    def write(lane, values):
+        return lane.at[target].set(values, mode="drop")
+
+    excess = tuple(
+        tuple(write(belief.excess[i][j], kept * seen[i][j] + counts[i][j]) for j in states)
+        for i in states
+    )
+    # Every write depends on the reads above, so that a donated belief is rewritten in place;
+    # otherwise the compiler copies the lane. Counts are never negative: the choice is formal.
+    last = write(belief.last, jnp.where(counts[0][0] >= 0, belief.step + 1, belief.step))
+    ahead = _advance(params, Belief(belief.posterior, excess, last, belief.step))
     return Belief(
-        posterior=moved.at[:, target].set(one_hot, mode="drop"),
+        posterior=tuple(write(lane, seen) for lane, seen in zip(ahead, one_hot, strict=True)),
         excess=excess,
         last=last,
         step=belief.step + 1,
