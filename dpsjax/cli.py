@@ -5,6 +5,7 @@ Every command is a dataclass of settings; tyro makes the options and their help 
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -105,6 +106,8 @@ def train_countdown(words: Sequence[str]) -> int:
     from dpsjax.train import run as runs  # the rest of JAX is not needed to show help
     from dpsjax.train.faults import NonFiniteError
 
+    # A failed checkpoint is reported in one sentence; Orbax logs three tracebacks of it.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     console = Console()
     folder = str(parsed.config.folder())
     command = " ".join(["dpsjax", "train", "countdown", *words])

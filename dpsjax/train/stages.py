@@ -276,13 +276,15 @@ def make_update(
 def _loss_batch(draw: Draw, groups: Groups, counted: Array, accept: Array) -> RolloutBatch:
     """What the policy update consumes."""
     advantages = group_normalized(groups.rewards, counted)
+    log_probs = groups.rollouts.log_probs
     return RolloutBatch(
         index=draw.index,
         prompt=draw.prompt,
         prompt_mask=draw.prompt_mask,
         tokens=groups.rollouts.tokens,
         mask=groups.rollouts.mask & counted[:, :, None],
-        log_probs=groups.rollouts.log_probs,
+        # Clipping would hide an infinite ratio; NaN makes the update skip the step and count it.
+        log_probs=jnp.where(jnp.isfinite(log_probs), log_probs, jnp.nan),
         advantages=advantages.values,
         informative=advantages.informative,
         accept=accept,
