@@ -75,6 +75,9 @@ def mix(other: Selector, fraction=0.1) -> Selector:
 
     Returns:
         a part to put last.
+
+    Raises:
+        ValueError: for a fraction outside [0, 1].
     """
     checks.require(
         (jnp.asarray(fraction) >= 0) & (jnp.asarray(fraction) <= 1),
@@ -216,12 +219,16 @@ def cool_down(steps, strict: bool = True) -> Selector:
 
     Returns:
         a part to put last.
+
+    Raises:
+        ValueError: if ``steps`` is negative.
     """
+    checks.require(jnp.asarray(steps) >= 0, "steps must not be negative, got {steps}", steps=steps)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
         visits = proposal.belief(Visits, "cool_down", "track_visits")
-        rested = (visits.count == 0) | (visits.age >= jnp.asarray(steps, jnp.int32))
+        rested = (visits.times == 0) | (visits.age >= jnp.asarray(steps, jnp.int32))
         return unless_short(proposal, rested, strict)
 
     return chain(track_visits(), stateless(propose))

@@ -187,8 +187,8 @@ def add_fewest_visits() -> Selector:
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
-        count = proposal.belief(Visits, "add_fewest_visits", "track_visits").count
-        return add(proposal, -count.astype(jnp.float32))
+        times = proposal.belief(Visits, "add_fewest_visits", "track_visits").times
+        return add(proposal, -times.astype(jnp.float32))
 
     return stateless(propose)
 

@@ -6,6 +6,7 @@ The noise is hashed from the prompt's id and one key, so a draw does not depend 
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.selectors.noise import hash_uniform, row_gumbel
 from dpsjax.selectors.protocol import Proposal, Selector, stateless
 from dpsjax.selectors.rates import add
@@ -42,7 +43,15 @@ def draw_softmax(temperature=1.0) -> Selector:
 
     Returns:
         a part to put last.
+
+    Raises:
+        ValueError: if the temperature is not positive.
     """
+    checks.require(
+        jnp.asarray(temperature) > 0,
+        "temperature must be positive, got {temperature}",
+        temperature=temperature,
+    )
 
     def propose(key, proposal: Proposal) -> Proposal:
         score = proposal.score / jnp.asarray(temperature, proposal.score.dtype)

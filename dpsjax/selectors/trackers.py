@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.belief import beta, ema, gaussian, hmm, rows
 from dpsjax.selectors.protocol import Evidence, Proposal, Selector
 from dpsjax.types import Array, Bool, Float, Int
@@ -70,7 +71,7 @@ class GaussianBelief(NamedTuple):
 class Visits(NamedTuple):
     """Published by :func:`track_visits`."""
 
-    count: Int[Array, "N"]  # steps in which the prompt was rolled out
+    times: Int[Array, "N"]  # steps in which the prompt was rolled out
     age: Int[Array, "N"]  # steps since then; since the start if never
     solved: Bool[Array, "N"]  # whether its last group all passed
 
@@ -100,6 +101,13 @@ def track_beta(decay=1.0, prior=(1.0, 1.0), forget_unseen=False) -> Selector:
     return Selector(lambda num_prompts: beta.init(params, num_prompts), propose, observe)
 
 
+def _in_unit_interval(name, value):
+    value = jnp.asarray(value)
+    checks.require(
+        (value >= 0) & (value <= 1), f"{name} must lie in [0, 1], got {{value}}", value=value
+    )
+
+
 def pass_rate(evidence: Evidence) -> Float[Array, "B"]:
     """Share of the rollouts that passed; 0 where there were none."""
     dtype = jnp.result_type(float)
@@ -127,7 +135,11 @@ def track_average(
 
     Returns:
         a part that publishes an :class:`AverageBelief`.
+
+    Raises:
+        ValueError: for a decay outside [0, 1].
     """
+    _in_unit_interval("decay", decay)
 
     def propose(key, proposal: Proposal, belief: ema.Belief):
         del key
@@ -151,7 +163,16 @@ def track_logit(process_noise=0.1, mean=0.0, variance=1.0) -> Selector:
 
     Returns:
         a part that publishes a :class:`GaussianBelief` of the logit.
+
+    Raises:
+        ValueError: for a negative noise, or a variance that is not positive.
     """
+    checks.require(
+        (jnp.asarray(process_noise) >= 0) & (jnp.asarray(variance) > 0),
+        "process_noise must not be negative, variance must be positive",
+        process_noise=process_noise,
+        variance=variance,
+    )
 
     def propose(key, proposal: Proposal, belief: gaussian.Belief):
         del key
@@ -173,7 +194,7 @@ def track_logit(process_noise=0.1, mean=0.0, variance=1.0) -> Selector:
 class VisitState(NamedTuple):
     """State of :func:`track_visits`."""
 
-    count: Int[Array, "N"]
+    times: Int[Array, "N"]
     last: Int[Array, "N"]  # step after which the prompt was last seen
     solved: Bool[Array, "N"]
     step: Int[Array, ""]
@@ -188,7 +209,7 @@ def track_visits() -> Selector:
 
     def init(num_prompts: int) -> VisitState:
         return VisitState(
-            count=jnp.zeros(num_prompts, jnp.int32),
+            times=jnp.zeros(num_prompts, jnp.int32),
             last=jnp.zeros(num_prompts, jnp.int32),
             solved=jnp.zeros(num_prompts, bool),
             step=jnp.zeros((), jnp.int32),
@@ -196,15 +217,15 @@ def track_visits() -> Selector:
 
     def propose(key, proposal: Proposal, state: VisitState):
         del key
-        visits = Visits(state.count, state.step - state.last, state.solved)
+        visits = Visits(state.times, state.step - state.last, state.solved)
         return proposal.publish(visits), state
 
     def observe(evidence: Evidence, state: VisitState):
         index = jnp.where(evidence.trials > 0, evidence.index, -1)
-        target = rows.scatter_index(index, state.count.shape[0])
+        target = rows.scatter_index(index, state.times.shape[0])
         solved = (evidence.passes == evidence.trials) & (evidence.trials > 0)
         return evidence, VisitState(
-            count=state.count.at[target].add(1, mode="drop"),
+            times=state.times.at[target].add(1, mode="drop"),
             last=state.last.at[target].set(state.step + 1, mode="drop"),
             solved=state.solved.at[target].set(solved, mode="drop"),
             step=state.step + 1,

@@ -298,7 +298,7 @@ def test_fill_until_full_or_capped(max_rounds):
         assert (np.asarray(index)[~valid] == 0).all()
     assert len(set(marks)) == len(marks)
     assert all(n == B for n in fills) == (max_rounds is None)
-    visits = state.parts[0].parts[0].count
+    visits = state.parts[0].parts[0].times
     assert int(visits.sum()) == rounds_made * B  # every rollout was learned from
 
 
