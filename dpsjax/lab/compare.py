@@ -155,7 +155,7 @@ def table(comparison: Comparison) -> Table:
     shown = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
-        padding=(0, 1),
+        padding=0,
         title=f"{comparison.title}: {setting.steps} steps of {setting.batch} x {setting.rollouts} "
         f"out of {setting.pool:,}, {comparison.seeds} seeds",
         caption="±: half of the 95 % interval; *: p < 0.05 after Holm's correction; ability: mean "

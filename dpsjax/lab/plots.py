@@ -157,6 +157,7 @@ def draw_differences(axes: "Axes", comparison: Comparison) -> None:
     axes.set_yticks(range(len(order)), order)
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlabel(f"held-out ability minus that of {comparison.reference}")
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="y", visible=False)
 
 
@@ -204,8 +205,14 @@ def draw_coverage(axes: "Axes", comparison: Comparison) -> None:
         if name in named:  # labels of points that lie together go below one another
             near = sum(abs(across - a) < wide and abs(up - b) < high for a, b in labelled)
             labelled.append((across, up))
+            left = across > (min(x) + max(x)) / 2  # then there is more room on the left
             axes.annotate(
-                name, (across, up), (5, 4 - 8 * near), textcoords="offset points", fontsize=6.5
+                name,
+                (across, up),
+                (-6 if left else 6, 1 - 8 * near),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                fontsize=6.5,
             )
     axes.figure.colorbar(points, ax=axes, label="held-out ability")
     axes.set(xlabel="coverage of the pool", ylabel="effective ratio")
