@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -8,7 +10,7 @@ import pytest
 
 import dpsjax
 from dpsjax import cli
-from dpsjax.train.config import TrainConfig
+from dpsjax.train.config import TrainConfig, from_dict, to_dict
 from dpsjax.train.selectors import Dps, Uniform
 
 TINY = shlex.split(
@@ -117,3 +119,85 @@ def test_the_same_command_gives_the_same_run(tmp_path):
     assert summaries[0]["params_digest"] == summaries[1]["params_digest"]
     assert summaries[0]["selector_digest"] == summaries[1]["selector_digest"]
     assert lines[0] == lines[1]
+
+
+def test_continuing_refusing_and_repeating_from_the_command_line(tmp_path, capsys, monkeypatch):
+    """One process for all of it: the programs are compiled once."""
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2-hunter2")
+    out = tmp_path / "run"
+    tiny = [*TINY, "--out", str(out)]
+    assert cli.main(tiny) == 0
+    capsys.readouterr()
+    assert cli.main(tiny) == 0
+    assert f"{out} is finished: 2 steps are done" in capsys.readouterr().out.replace("\n", "")
+    assert cli.main([*tiny, "--seed", "1"]) == 2
+    assert "seed: 0 in the checkpoint, 1 now" in capsys.readouterr().err
+    assert cli.main([*tiny, "--steps", "3", "--grpo.learning-rate", "1e-3"]) == 2
+    assert "grpo.learning_rate" in capsys.readouterr().err
+    changed = [*tiny, "--steps", "3", "--grpo.learning-rate", "1e-3", "--allow", "grpo"]
+    assert cli.main(changed) == 0
+    shown = capsys.readouterr().out
+    assert "continuing after step 2" in shown and "step 3/3" in shown
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 3
+    assert cli.main(["train", "countdown", "--from", str(out / "config.json"), "--steps", "2"]) == 0
+    repeated = tmp_path / "run-repeated"
+    assert len((repeated / "metrics.jsonl").read_text().splitlines()) == 2
+    settings = json.loads((repeated / "config.json").read_text())["config"]
+    assert settings["grpo"]["learning_rate"] == 1e-3 and settings["task"]["problems"] == 32
+    assert cli.main([*tiny, "--restart"]) == 0
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+    assert len((out / "earlier-1" / "metrics.jsonl").read_text().splitlines()) == 3
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or b"hunter2" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "is no config.json of a run"),
+        ("[1]", "is no config.json of a run"),
+        ("not json", "is no config.json of a run"),
+        ('{"config": {"stepz": 3}}', "there is no setting stepz"),
+        ('{"config": {"grpo": {"epochs": 0}}}', "epochs=0 must be at least 1"),
+        ('{"config": {"selector": {"name": "best"}}}', "selector='best' is not known"),
+    ],
+)
+def test_a_file_that_is_no_record_of_a_run(tmp_path, capsys, text, message):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    assert cli.main(["train", "countdown", "--from", str(path)]) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_settings_survive_json():
+    config = cli.parse_train(
+        ["--selector", "uniform", "--task.sizes", "2", "3", "--task.weights", "1", "1"]
+    ).config
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == dataclasses.replace(
+        config, out=config.folder()
+    )
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_at_once(tmp_path):
+    """The first SIGTERM waits for the step; the second does not."""
+    words = [sys.executable, "-m", "dpsjax.cli", *TINY, "--steps", "100000", "--out", str(tmp_path)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline().startswith("step 1/")
+    process.send_signal(signal.SIGTERM)
+    rest = process.stdout.read()
+    assert process.wait(60) == 0 and "stopped by SIGTERM, everything is saved" in rest
+    done = len((tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert (tmp_path / "checkpoints" / str(done)).is_dir()
+
+    code = (
+        "import os, signal\n"
+        "from dpsjax.train.signals import termination\n"
+        "with termination() as asked:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    assert asked\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('still here')\n"
+    )
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert second.returncode == 128 + signal.SIGTERM and "still here" not in second.stdout

@@ -278,10 +278,11 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     3
     """
     values = dict(values)
+    if values.get("out") is not None:
+        values["out"] = Path(values["out"])
     selector = dict(values.pop("selector", {}))
     start = TrainConfig(selector=default_selector(selector.pop("name", "dps")))
-    config = _replaced(start, {**values, "selector": selector}, "")
-    return dataclasses.replace(config, out=None if config.out is None else Path(config.out))
+    return _replaced(start, {**values, "selector": selector}, "")
 
 
 def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:
