@@ -117,6 +117,8 @@ def params(num_states: int = 3, decay=0.5, prior_alpha=1.0, prior_pi=None) -> Pa
             or a belief that is not a probability vector.
     """
     dtype = jnp.result_type(float)
+    if num_states < 2:
+        raise ValueError(f"num_states must be at least 2, got {num_states}")
     if isinstance(prior_alpha, str):
         prior_alpha = prior_counts(prior_alpha, num_states)
     alpha = jnp.asarray(prior_alpha, dtype)

@@ -165,7 +165,7 @@ def _shards(folder: Path) -> list[Path]:
         return [folder / _SINGLE]
     where = _read_json(index)["weight_map"]
     for tensor, name in sorted(where.items()):
-        if Path(name).name != name:
+        if not isinstance(name, str) or Path(name).name != name:
             raise ValueError(f"{index}: shard {name!r} lies outside the folder")
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} does not exist, tensor {tensor!r} is in it")

@@ -160,6 +160,8 @@ class Saver:
         self._writing: int | None = None
         self._checkpointer: Any = None
         self._held_out: dict[int, float | None] = {}
+        if jax.process_index() == 0:
+            self._clear("[0-9]*")  # of a process that was killed while writing
         for path in step_folders(self.folder):
             self.last = _step_of(path)
             with contextlib.suppress(Exception):  # an older one may be damaged; it is not best
@@ -226,6 +228,11 @@ class Saver:
                 if path.is_dir():
                     write_seal(path)
 
+    def _clear(self, step: str) -> None:
+        """Delete what is not written to the end; it has a suffix to its number."""
+        for path in self.folder.glob(f"{step}.*"):
+            shutil.rmtree(path, ignore_errors=True)
+
     def _retain(self) -> None:
         if jax.process_index() != 0:
             return
@@ -243,8 +250,8 @@ class Saver:
             self._writing = None
             self._held_out.pop(step, None)
             self._drop()
-            for path in self.folder.glob(f"{step}.*"):  # what is half written takes room
-                shutil.rmtree(path, ignore_errors=True)
+            if jax.process_index() == 0:
+                self._clear(str(step))  # what is half written takes room
             good = f"step {self.last} is kept" if self.last >= 0 else "there is none before it"
             what = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
             message = f"the checkpoint of step {step} could not be written ({what}); {good}"

@@ -104,8 +104,8 @@ def resume(run: Run, state: TrainState, folder: Path, allow: Sequence[str] = ())
         allow: differences to accept, see :func:`differences`.
 
     Returns:
-        where to go on. A run that has not come to its first checkpoint begins anew: what there is
-        of it is moved aside, and a notice says so.
+        where to go on. A run that was killed before its first checkpoint begins anew, and a notice
+        says so; anything more than that is moved aside first.
 
     Raises:
         ValueError: it was another run; no checkpoint is good; or the metrics are not those of the
@@ -116,11 +116,7 @@ def resume(run: Run, state: TrainState, folder: Path, allow: Sequence[str] = ())
     if good is None:
         if damaged:
             raise ValueError(_no_good(steps, damaged))
-        aside = outputs.open_folder(folder)
-        notice = (
-            f"{folder} has no checkpoint: beginning at step 0; what was there is now in {aside}"
-        )
-        return Resumed(state, Position(), () if aside is None else (notice,))
+        return Resumed(state, Position(), _begin_anew(run, folder))
     meta = checkpoint.read_meta(good)
     if different := differences(meta["identity"], identity(run), allow):
         raise ValueError(
@@ -163,6 +159,21 @@ def meta_of(
         "pool_rows": run.prompts.length.shape[0],
         "identity": dict(made_of),
     }
+
+
+def _begin_anew(run: Run, folder: Path) -> tuple[str, ...]:
+    """Clear what a run left that has no checkpoint, and say so."""
+    metrics = folder / outputs.METRICS
+    lines = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+    # A run that old has had checkpoints: somebody removed them, and may want the rest.
+    old = (folder / outputs.SUMMARY).exists() or lines > 2 * run.config.checkpoint.every
+    if aside := outputs.open_folder(folder) if old else None:
+        return (f"{folder} has no checkpoint: beginning at step 0, what was there is in {aside}",)
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics.unlink(missing_ok=True)
+    if lines:
+        return (f"{folder} has no checkpoint yet, its run was short: beginning at step 0",)
+    return ()
 
 
 def _no_good(steps: Path, damaged: Sequence[Damaged]) -> str:

@@ -220,6 +220,16 @@ def test_without_a_good_checkpoint_nothing_begins_anew_in_silence(compiled, tmp_
     assert (tmp_path / "earlier-1" / outputs.METRICS).exists()
 
 
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(compiled, uninterrupted, tmp_path):
+    (tmp_path / outputs.METRICS).write_text('{"step": 1}\n{"st')
+    half = tmp_path / outputs.CHECKPOINTS / "2.orbax-checkpoint-tmp"
+    half.mkdir(parents=True)
+    found = resume.resume(*compiled, tmp_path)
+    assert found.position.step == 0 and "beginning at step 0" in found.notices[0]
+    same_run(complete(compiled, tmp_path), tmp_path, uninterrupted)
+    assert not half.exists() and not list(tmp_path.glob("earlier-*"))
+
+
 def test_metrics_that_lost_lines_are_refused(compiled, tmp_path):
     complete(compiled, tmp_path, steps=2)
     path = tmp_path / outputs.METRICS
