@@ -25,7 +25,7 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
 class CountdownConfig:
     """Countdown: write an expression that uses each given number once and equals the target."""
 
-    problems: int = 2000
+    problems: int = 10_000
     """Prompts in the training pool that the selector chooses from."""
     held_out: int = 1000
     """Held-out problems, none of which is a training problem."""

@@ -31,8 +31,8 @@ class Dps:
     """Solve states: never, partly and always solved (3), or finer or coarser cuts."""
     entropy: float | None = None
     """Weight of the entropy bonus ("DPS+Entropy"); none by default."""
-    candidates: int | None = None
-    """Size of a random candidate pool drawn each step; the whole pool by default."""
+    candidates: int | None = 512
+    """Random candidates to choose from each step, the whole pool if None; the paper: 8 a prompt."""
 
     def __post_init__(self):
         if not 0 <= self.decay <= 1:

@@ -80,7 +80,7 @@ def test_the_manifest_is_resolved_and_holds_nothing_of_the_environment(prepared,
         "prior_alpha": "uniform",
         "states": 3,
         "entropy": None,
-        "candidates": None,
+        "candidates": 512,
     }
     assert values["versions"]["jax"] == jax.__version__
     assert values["data_fingerprint"] == prepared[0].task.fingerprint()
