@@ -308,7 +308,8 @@ def _refill(saved: jax.Array, leaf: jax.Array, num_prompts: int) -> PyTree:
     shard = {_bounds(s.index): np.asarray(s.data) for s in leaf.addressable_shards}
     real = np.asarray(saved)[..., :num_prompts]
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        index = index or (slice(None),) * leaf.ndim
         values = shard[_bounds(index)].copy()
         start = index[-1].start or 0
         count = max(min(num_prompts - start, values.shape[-1]), 0)

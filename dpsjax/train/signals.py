@@ -61,4 +61,4 @@ def any_process(*flags: bool) -> list[bool]:
     """
     # Without this, a signal that reaches one host a step early would leave the others waiting.
     gathered = multihost_utils.process_allgather(np.array(flags, bool))
-    return np.reshape(gathered, (-1, len(flags))).any(axis=0).tolist()
+    return [bool(np.any(column)) for column in np.reshape(gathered, (-1, len(flags))).T]
