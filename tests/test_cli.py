@@ -11,7 +11,7 @@ import pytest
 import dpsjax
 from dpsjax import cli
 from dpsjax.train.config import TrainConfig, from_dict, to_dict
-from dpsjax.train.selectors import Dps, Uniform
+from dpsjax.train.selectors import Dps, Mopps, Uniform
 
 TINY = shlex.split(
     "train countdown --init random --steps 2 --prompts 4 --model.width 32 --model.mlp-width 64 "
@@ -37,7 +37,7 @@ def test_help_explains_every_option(capsys):
         cli.main(["train", "countdown", "--selector", "dps", "--help"])
     shown = capsys.readouterr().out
     assert exit_.value.code == 0
-    for option in ("--selector {dps,uniform}", "--steps", "--seed", "--out", "--init", "--prompts"):
+    for option in ("--selector", "--steps", "--seed", "--out", "--init", "--prompts"):
         assert option in shown
     assert "Forgetting factor lambda" in shown
     assert ":func:" not in shown and "Attributes:" not in shown
@@ -52,6 +52,7 @@ def test_the_defaults_need_no_option():
     [
         ("--selector uniform", Uniform()),
         ("--selector=dps", Dps()),
+        ("--selector mopps --selector.target 0.4", Mopps(target=0.4)),
         ("--selector.decay 0.7 --selector dps", Dps(decay=0.7)),
         ("--selector dps --selector.candidates 8 --steps 3", Dps(candidates=8)),
     ],

@@ -81,6 +81,7 @@ def test_the_manifest_is_resolved_and_holds_nothing_of_the_environment(prepared,
         "states": 3,
         "entropy": None,
         "candidates": 512,
+        "cool_down": 0,
     }
     assert values["versions"]["jax"] == jax.__version__
     assert values["data_fingerprint"] == prepared[0].task.fingerprint()
