@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+from jax.experimental import multihost_utils
+
 from dpsjax.train import checkpoint, outputs
 from dpsjax.train.checkpoint import Damaged, Meta
 from dpsjax.train.config import TrainConfig, to_dict
@@ -126,12 +129,17 @@ def resume(run: Run, state: TrainState, folder: Path, allow: Sequence[str] = ())
             "--allow NAME, or begin anew with --restart"
         )
     position = Position(int(meta["step"]), int(meta["metrics_bytes"]), float(meta["elapsed"]))
-    _cut(folder / outputs.METRICS, position)
+    metrics = folder / outputs.METRICS
+    _check_lines(metrics, position)
     state = checkpoint.read_state(good, state, int(meta["pool_rows"]), len(run.task.train))
+    # One process changes files, once all of them have read.
+    multihost_utils.sync_global_devices("dpsjax: the checkpoint is read")
     notices = []
-    for bad in damaged:
-        aside = checkpoint.set_aside(bad.path)
-        notices.append(f"checkpoint {bad.path} is damaged: {bad.reason}; it is now {aside}")
+    if jax.process_index() == 0:
+        os.truncate(metrics, position.metrics_bytes)
+        for bad in damaged:
+            aside = checkpoint.set_aside(bad.path)
+            notices.append(f"checkpoint {bad.path} is damaged: {bad.reason}; it is now {aside}")
     notices.append(f"continuing after step {position.step}, from {good}")
     return Resumed(state, position, tuple(notices))
 
@@ -184,8 +192,8 @@ def _no_good(steps: Path, damaged: Sequence[Damaged]) -> str:
     )
 
 
-def _cut(metrics: Path, position: Position) -> None:
-    """Drop the lines after ``position``, once it is sure that those before are all there."""
+def _check_lines(metrics: Path, position: Position) -> None:
+    """Make sure that the lines before ``position`` are all there."""
     head = b""
     if metrics.exists():
         with metrics.open("rb") as stream:
@@ -196,7 +204,6 @@ def _cut(metrics: Path, position: Position) -> None:
             "that its checkpoint has seen: put the file back, choose another --out, or begin anew "
             "with --restart"
         )
-    os.truncate(metrics, position.metrics_bytes)
 
 
 def _weights(config: TrainConfig) -> str:

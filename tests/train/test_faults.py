@@ -2,8 +2,10 @@
 
 import dataclasses
 import errno
+import multiprocessing
 import os
 import subprocess
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import jax
@@ -64,13 +66,15 @@ def test_a_reward_function_that_raises_loses_only_its_group(prepared):
 
 
 def _dies(problems, responses):
-    raise BrokenPipeError("the worker is gone")
+    """A real worker process, gone in the middle of its work."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(os._exit, 1).result()
 
 
 @pytest.mark.parametrize(
     ("score", "message"),
     [
-        (_dies, "BrokenPipeError: the worker is gone"),
+        (_dies, "BrokenProcessPool: A process in the process pool was terminated"),
         (lambda problems, responses: [Score(1.0, True, "")] * 3, "3 scores came back for"),
         (lambda problems, responses: [], "0 scores came back for"),
         (lambda problems, responses: [None] * len(responses), "AttributeError"),
