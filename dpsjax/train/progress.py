@@ -1,5 +1,6 @@
 """Progress for people: a live table on a terminal, one plain line a step anywhere else."""
 
+import math
 import sys
 import time
 from collections import deque
@@ -44,7 +45,7 @@ def _cells(record: Record, held_out: float, elapsed: float, left: float) -> list
         str(record["step"]),
         f"{record['reward']:.3f}",
         f"{record['effective_ratio']:.2f}",
-        f"{held_out:.3f}",
+        "-" if math.isnan(held_out) else f"{held_out:.3f}",
         f"{record['rollouts']:,}",
         f"{elapsed:.0f}",
         f"{left:.0f}",
