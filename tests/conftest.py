@@ -1,6 +1,9 @@
 """Strict settings for every test: eight CPU devices, x64, no silent promotion of any kind."""
 
+import gc
 import os
+import resource
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
@@ -19,3 +22,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def key():
     """A fixed random key."""
     return jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory():
+    """Drop compiled programs once they fill 3 GiB: hundreds of tests share one process."""
+    yield
+    status = Path("/proc/self/statm")
+    if status.exists() and int(status.read_text().split()[1]) * resource.getpagesize() > 3 << 30:
+        jax.clear_caches()
+        gc.collect()
