@@ -67,7 +67,7 @@ def test_a_selector_and_its_options(words, selector):
         ("play", "no command 'play'"),
         ("train chess", "no command 'train chess'"),
         ("train countdown --selector best", "selector='best' is not known: use one of dps"),
-        ("train countdown --prompts 3000", "prompts=3000 must not exceed"),
+        ("train countdown --prompts 30000", "prompts=30000 must not exceed"),
         ("train countdown --init nowhere.safetensors", "no weights at nowhere.safetensors"),
         ("train countdown --task.sizes 2", "weights must have one entry per size"),
         ("train countdown --mesh.tensor 9", "needs 9 devices"),
