@@ -24,9 +24,9 @@ def key():
     return jax.random.key(0)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def bounded_memory():
-    """Drop compiled programs once they fill 3 GiB: hundreds of tests share one process."""
+    """Drop compiled programs between files once they fill 3 GiB: many files share one process."""
     yield
     status = Path("/proc/self/statm")
     if status.exists() and int(status.read_text().split()[1]) * resource.getpagesize() > 3 << 30:
