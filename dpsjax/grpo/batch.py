@@ -104,13 +104,15 @@ def join_rows(tree):
     )
 
 
-def split_micro(batch: MicroBatch, sequences: int | None) -> MicroBatch:
+def split_micro(batch: MicroBatch, sequences: int | None, ways: int = 1) -> MicroBatch:
     """Divide a mini-batch into micro-batches, every field ``[M, b, ...]``.
 
     Args:
         batch: The mini-batch, fields ``[B, ...]`` and ``[B, G, ...]``.
         sequences: Sequences of a micro-batch: a multiple of G (whole groups) or a divisor of
             it (a group is divided and its prompt repeated); None keeps the mini-batch whole.
+        ways: Devices that share the prompts. Where whole groups would be fewer prompts than
+            that, groups are divided instead, so that every device has its share of the work.
 
     Returns:
         The same batch with a leading axis of micro-batches.
@@ -119,21 +121,16 @@ def split_micro(batch: MicroBatch, sequences: int | None) -> MicroBatch:
         ValueError: The sizes do not divide.
     """
     prompts, group = batch.tokens.shape[:2]
-    sequences = prompts * group if sequences is None else sequences
-    if sequences % group == 0 and prompts % (sequences // group) == 0:
-        return split_rows(batch, sequences // group)
-    if group % sequences != 0:
-        raise ValueError(
-            f"micro_batch={sequences} sequences does not divide a mini-batch of {prompts} prompts "
-            f"x {group} rollouts: use a divisor of {group}, or {group} times a divisor of {prompts}"
-        )
-    parts = group // sequences
+    rows, share = _micro_shape(prompts, group, sequences or prompts * group, ways)
+    batch = split_rows(batch, rows)
+    parts = group // share
 
     def per_prompt(x: Array) -> Array:
-        return jnp.repeat(x, parts, axis=0)[:, None]
+        return x if parts == 1 else jnp.repeat(x, parts, axis=0)
 
     def per_rollout(x: Array) -> Array:
-        return x.reshape(prompts * parts, 1, sequences, *x.shape[2:])
+        x = x.reshape(x.shape[0], rows, parts, share, *x.shape[3:])
+        return jnp.swapaxes(x, 1, 2).reshape(-1, rows, share, *x.shape[4:])
 
     repeated = {"prompt": per_prompt(batch.prompt), "prompt_mask": per_prompt(batch.prompt_mask)}
     return jax.tree.map(per_rollout, batch._replace(prompt=None, prompt_mask=None))._replace(
@@ -141,10 +138,34 @@ def split_micro(batch: MicroBatch, sequences: int | None) -> MicroBatch:
     )
 
 
+def _micro_shape(prompts: int, group: int, sequences: int, ways: int) -> tuple[int, int]:
+    """Prompts, and rollouts of each, in a micro-batch; evenly over the devices if that is possible.
+
+    >>> _micro_shape(128, 8, 256, 1), _micro_shape(128, 8, 256, 64), _micro_shape(4, 8, 2, 4)
+    ((32, 8), (64, 4), (1, 2))
+    """
+    shapes = [
+        (sequences // share, share)
+        for share in range(group, 0, -1)
+        if group % share == 0 and sequences % share == 0 and prompts % (sequences // share) == 0
+    ]
+    for rows, share in shapes:
+        if rows % ways == 0:
+            return rows, share
+    if not shapes:
+        raise ValueError(
+            f"micro_batch={sequences} sequences does not divide a mini-batch of {prompts} prompts "
+            f"x {group} rollouts: use a divisor of {group}, or {group} times a divisor of {prompts}"
+        )
+    return shapes[0]
+
+
 def join_micro(values: Array, batch_shape: tuple[int, ...]) -> Array:
     """Put per-token values of micro-batches ``[M, b, g, T]`` back to ``[B, G, T]``."""
-    whole_groups = values.shape[2] == batch_shape[1]
-    return join_rows(values) if whole_groups else values.reshape(batch_shape)
+    _, rows, share, size = values.shape
+    parts = batch_shape[1] // share
+    groups = values.reshape(-1, parts, rows, share, size)
+    return join_rows(jnp.swapaxes(groups, 1, 2).reshape(-1, rows, batch_shape[1], size))
 
 
 def numerator_weight(batch: RolloutBatch) -> Float[Array, "B"]:

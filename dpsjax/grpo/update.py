@@ -18,6 +18,7 @@ from dpsjax.grpo import batch as batches
 from dpsjax.grpo import losses
 from dpsjax.grpo.batch import MicroBatch, RolloutBatch
 from dpsjax.grpo.config import GRPOConfig
+from dpsjax.policy.sharding import batch_ways
 from dpsjax.types import Array, PyTree
 
 # (params, prompt int32[b, P], prompt_mask bool[b, P], tokens int32[b, g, T], mask bool[b, g, T])
@@ -171,7 +172,7 @@ def _make_step(config, log_prob_fn, optimizer, variant):
 
     def step(carry, rows: _Rows):
         params, opt_state = carry
-        micro = batches.split_micro(_weigh(rows, variant), config.micro_batch)
+        micro = batches.split_micro(_weigh(rows, variant), config.micro_batch, batch_ways())
 
         def accumulate(total, part):
             (loss, sums), grads = value_and_grad(params, part)
@@ -264,7 +265,7 @@ def _evaluate(log_prob_fn, params, batch: RolloutBatch, config, prompts: int) ->
     def one(part: MicroBatch) -> Array:
         return log_prob_fn(params, part.prompt, part.prompt_mask, part.tokens, part.mask)[0]
 
-    values = jax.lax.map(one, batches.split_micro(whole, sequences))
+    values = jax.lax.map(one, batches.split_micro(whole, sequences, batch_ways()))
     return jax.lax.stop_gradient(batches.join_micro(values, batch.tokens.shape))
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 Scaling = Literal["none", "linear", "llama3"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
+DecodeWeights = Literal["gathered", "sharded"]
 
 __all__ = ["Compute", "PolicyConfig", "Rope", "tiny_config"]
 
@@ -66,16 +67,25 @@ class Compute:
         remat: what the backward pass recomputes: ``"none"``, ``"full"`` layers, or all but the
             results of matrix products (``"dots"``).
         query_chunk: attention scores exist for this many query positions at a time; 0 for all.
+        decode_weights: on a mesh with ``fsdp`` ways, generation holds the weights ``"gathered"``
+            (a copy in ``dtype``, divided by ``tensor`` alone) or gathers them layer by layer in
+            every decoding step (``"sharded"``: slower by far, for models that do not fit else).
+        waves: generation takes a prompt's rollouts in this many turns, one after another, and
+            needs that many times less memory for keys and values; must divide the rollouts.
     """
 
     dtype: Dtype = "float32"
     scan_layers: bool = False
     remat: Remat = "none"
     query_chunk: int = 0
+    decode_weights: DecodeWeights = "gathered"
+    waves: int = 1
 
     def __post_init__(self):
         _one_of("Compute.dtype", self.dtype, get_args(Dtype))
         _one_of("Compute.remat", self.remat, get_args(Remat))
+        _one_of("Compute.decode_weights", self.decode_weights, get_args(DecodeWeights))
+        _positive(waves=self.waves)
         if self.query_chunk < 0:
             raise ValueError(f"Compute.query_chunk={self.query_chunk} must be 0 (off) or positive")
 

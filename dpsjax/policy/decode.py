@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from dpsjax.policy.log_probs import encode_prompt
+from dpsjax.policy.sharding import gathered
 from dpsjax.policy.transformer import Block, Policy
 from dpsjax.types import Array, Bool, Float, Int, Key, PyTree
 
@@ -52,7 +53,7 @@ class Rollouts(NamedTuple):
         tokens: int32 ``[B, G, T]``, ``pad_id`` after the end.
         mask: bool ``[B, G, T]``, True up to and with the stop token.
         log_probs: float32 ``[B, G, T]``, zero where ``mask`` is False.
-        steps: int32, decoding steps that were run (at most ``T``).
+        steps: int32, decoding steps that were run (at most ``T``, in each of the waves).
     """
 
     tokens: Int[Array, "B G T"]
@@ -156,10 +157,13 @@ def _empty_cache(past: Block, group: int, size: int) -> PyTree:
 
 
 def _compute_copy(model: Policy) -> Policy:
-    """The model with matrices cast to the compute dtype once, not at each step."""
+    """The model with matrices cast to the compute dtype, and gathered, once, not at each step."""
     graph, params = nnx.split(model)
     dtype = jnp.dtype(model.compute.dtype)
-    return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(dtype), params))
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    if model.compute.decode_weights == "gathered":
+        params = gathered(params)
+    return nnx.merge(graph, params)
 
 
 def generate(
@@ -193,16 +197,44 @@ def generate(
         ``Rollouts``.
 
     Raises:
-        ValueError: ``group`` is not positive.
+        ValueError: ``group`` is not positive, or the model's ``compute.waves`` do not divide it.
     """
+    waves = model.compute.waves
     if group <= 0:
         raise ValueError(f"group={group} must be positive: rollouts per prompt")
+    if group % waves != 0:
+        raise ValueError(f"waves={waves} must divide group={group}, the rollouts per prompt")
     model = _compute_copy(model)
-    past, weights = encode_prompt(model, prompt, prompt_mask), model.layer_weights()
-    batch, size = prompt.shape[0], sampling.max_tokens
-    first = jnp.maximum(prompt_mask.sum(axis=1, dtype=jnp.int32) - 1, 0).reshape(batch, 1, 1)
+    past, batch = encode_prompt(model, prompt, prompt_mask), prompt.shape[0]
     rows = jnp.arange(batch * group, dtype=jnp.uint32).reshape(batch, group)
     row_keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))(key, rows)
+    if waves == 1:
+        return _decode(model, past, prompt, prompt_mask, row_keys, sampling)
+
+    def wave(row_keys: Array) -> Rollouts:
+        return _decode(model, past, prompt, prompt_mask, row_keys, sampling)
+
+    turns = jnp.moveaxis(row_keys.reshape(batch, waves, -1), 1, 0)
+    out = jax.lax.map(wave, turns)
+
+    def join(leaf: Array) -> Array:
+        return jnp.moveaxis(leaf, 0, 1).reshape(batch, group, *leaf.shape[3:])
+
+    return Rollouts(join(out.tokens), join(out.mask), join(out.log_probs), out.steps.sum())
+
+
+def _decode(
+    model: Policy,
+    past: Block,
+    prompt: Array,
+    prompt_mask: Array,
+    row_keys: Array,
+    sampling: Sampling,
+) -> Rollouts:
+    """Responses to prefilled prompts, one for each of ``row_keys [B, G]``."""
+    weights = model.layer_weights()
+    (batch, group), size = row_keys.shape, sampling.max_tokens
+    first = jnp.maximum(prompt_mask.sum(axis=1, dtype=jnp.int32) - 1, 0).reshape(batch, 1, 1)
     slots = jnp.arange(size, dtype=jnp.int32)
     stop_ids = jnp.asarray(sampling.stop_ids, jnp.int32).reshape(1, 1, -1)
     scale = jnp.asarray(sampling.temperature or 1.0, jnp.float32)

@@ -5,6 +5,7 @@ Letters: ``v`` vocabulary, ``d`` width, ``f`` MLP width, ``n`` query heads, ``m`
 ``h`` head size, ``l`` layers; of activations ``b`` prompts, ``g`` rollouts, ``s``/``t`` tokens.
 """
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -41,7 +42,9 @@ __all__ = [
     "MESH_AXES",
     "PARAMETER_AXES",
     "axis_letters",
+    "batch_ways",
     "constrain",
+    "gathered",
     "parameter_path",
     "partition_spec",
     "shardings",
@@ -112,6 +115,31 @@ def shardings(params: PyTree, mesh: Mesh) -> PyTree:
         else:
             spec = partition_spec(letters, leaf.shape, mesh.shape)
         return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def batch_ways() -> int:
+    """Ways that the mesh in context (``jax.set_mesh``) divides a batch; 1 without one."""
+    shape = dict(jax.sharding.get_abstract_mesh().shape)
+    return math.prod(shape.get(axis, 1) for axis in ACTIVATION_AXES["b"] or ())
+
+
+def gathered(params: PyTree) -> PyTree:
+    """Parameters held whole but for the division by ``tensor``, on the mesh in context.
+
+    A decoding step uses each weight for a few tokens only: to gather it for every step costs far
+    more time than to keep it.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape.get("fsdp", 1) == 1:
+        return params
+    rules = {**PARAMETER_AXES, "d": None}
+
+    def one(path: tuple, leaf: Array) -> Array:
+        letters = axis_letters(parameter_path(path))
+        spec = partition_spec(letters, leaf.shape, dict(mesh.shape), rules)
+        return jax.lax.with_sharding_constraint(leaf, spec)
 
     return jax.tree_util.tree_map_with_path(one, params)
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dpsjax.policy import Sampling, generate, shardings, token_log_probs
+from dpsjax.policy import Compute, Policy, Sampling, generate, shardings, token_log_probs
 from dpsjax.policy.decode import truncate_logits
 from tests.oracles import transformer as oracle
 from tests.policy.conftest import CONFIG, VARIANTS, left_padded, make_policy
@@ -163,6 +163,43 @@ def test_eight_devices_sample_what_one_device_samples(policy, rollouts):
         )
     np.testing.assert_array_equal(out.tokens, rollouts.tokens)
     np.testing.assert_allclose(out.log_probs, rollouts.log_probs, atol=1e-4)
+
+
+def test_waves_sample_what_one_turn_samples(policy):
+    params = nnx.split(policy)[1]
+    outs = []
+    for waves in (1, 2):
+        turns = Policy(CONFIG, Compute(waves=waves), rngs=nnx.Rngs(0))
+        turns = nnx.merge(nnx.split(turns)[0], params)
+        outs.append(run(turns, jax.random.key(7), *prompts(), SAMPLING, group=4))
+    np.testing.assert_array_equal(outs[1].tokens, outs[0].tokens)
+    np.testing.assert_array_equal(outs[1].mask, outs[0].mask)
+    np.testing.assert_allclose(outs[1].log_probs, outs[0].log_probs, atol=1e-5)
+    # each turn ends with its own longest response
+    longest = np.asarray(outs[0].mask).sum(-1).reshape(-1, 2, 2).max(axis=(0, 2))
+    assert int(outs[1].steps) == longest.sum()
+    with pytest.raises(ValueError, match="waves=2 must divide group=3"):
+        generate(turns, jax.random.key(0), *prompts(), SAMPLING, 3)
+
+
+def test_weights_that_stay_divided_sample_the_same(policy, rollouts):
+    mesh = Mesh(np.array(jax.devices()).reshape(1, 4, 2), ("data", "fsdp", "tensor"))
+    params, texts = nnx.split(policy)[1], {}
+    for weights in ("gathered", "sharded"):
+        other = Policy(CONFIG, Compute(decode_weights=weights), rngs=nnx.Rngs(0))
+        graph = nnx.split(other)[0]
+        call = jax.jit(lambda p, *args, g=graph: generate(nnx.merge(g, p), *args, SAMPLING, 3))
+        with jax.set_mesh(mesh):
+            compiled = call.lower(
+                jax.device_put(params, shardings(params, mesh)), jax.random.key(7), *prompts()
+            ).compile()
+            out = compiled(
+                jax.device_put(params, shardings(params, mesh)), jax.random.key(7), *prompts()
+            )
+        np.testing.assert_array_equal(out.tokens, rollouts.tokens)
+        texts[weights] = compiled.as_text()
+    gathers = {name: text.count(" all-gather(") for name, text in texts.items()}
+    assert gathers["gathered"] != gathers["sharded"]
 
 
 @pytest.mark.parametrize(
