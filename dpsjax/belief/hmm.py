@@ -37,17 +37,10 @@ import numpy as np
 
 from dpsjax import checks
 from dpsjax.belief import rows
+from dpsjax.belief.partition import PARTITIONS, partition_state, solve_state  # noqa: F401
 from dpsjax.types import Array, ArrayLike, Float, Int
 
 UNSOLVED, PARTIAL, SOLVED = 0, 1, 2
-
-# Cuts of the success rate, each (numerator, denominator, whether the cut itself lies above).
-# A prompt's state is the number of cuts below its rate. Released evaluation code of DPS.
-PARTITIONS: dict[int, tuple[tuple[int, int, bool], ...]] = {
-    3: ((0, 1, False), (1, 1, True)),
-    5: ((0, 1, False), (1, 3, True), (2, 3, False), (1, 1, True)),
-    7: ((0, 1, False), (1, 5, True), (2, 5, True), (3, 5, False), (4, 5, False), (1, 1, True)),
-}
 
 
 class Params(NamedTuple):
@@ -155,12 +148,15 @@ def params(num_states: int = 3, decay=0.5, prior_alpha=1.0, prior_pi=None) -> Pa
     return Params(alpha, pi, decay)
 
 
-def init(params: Params, num_prompts: int) -> Belief:
+def init(params: Params, num_prompts: int, counts_dtype=None) -> Belief:
     """The belief before the first step.
 
     Args:
         params: K states.
         num_prompts: N, at least 1.
+        counts_dtype: float type that the counts are kept in, the parameters' own if not given.
+            ``bfloat16`` saves 18 of 52 bytes a prompt; sums are still made in the parameters'
+            type, and a count is rounded only when its prompt is seen.
 
     Returns:
         the belief: every prompt at ``params.pi``, no counts above the prior.
@@ -173,7 +169,7 @@ def init(params: Params, num_prompts: int) -> Belief:
     states, zero = range(params.pi.shape[0]), jnp.zeros(num_prompts, params.pi.dtype)
     return Belief(
         posterior=tuple(zero + params.pi[i] for i in states),
-        excess=tuple(tuple(jnp.zeros_like(zero) for _ in states) for _ in states),
+        excess=tuple(tuple(jnp.zeros_like(zero, counts_dtype) for _ in states) for _ in states),
         last=jnp.zeros(num_prompts, jnp.int32),
         step=jnp.zeros((), jnp.int32),
     )
@@ -192,6 +188,7 @@ def _retained(decay, age):
 def _counts(params, excess, retained):
     """Lanes of the Dirichlet counts, alpha[i][j]."""
     states = range(params.pi.shape[0])
+    excess = jax.tree.map(lambda lane: lane.astype(params.alpha.dtype), excess)
     return [[params.alpha[i, j] + retained * excess[i][j] for j in states] for i in states]
 
 
@@ -324,12 +321,12 @@ def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -
     kept = params.decay * _retained(params.decay, age)
 
     def write(lane, values):
-        return lane.at[target].set(values, mode="drop")
+        return lane.at[target].set(values.astype(lane.dtype), mode="drop")
 
-    excess = tuple(
-        tuple(write(belief.excess[i][j], kept * seen[i][j] + counts[i][j]) for j in states)
-        for i in states
-    )
+    def renewed(i, j):
+        return kept * seen[i][j].astype(kept.dtype) + counts[i][j]
+
+    excess = tuple(tuple(write(belief.excess[i][j], renewed(i, j)) for j in states) for i in states)
     # Every write depends on the reads above, so that a donated belief is rewritten in place;
     # otherwise the compiler copies the lane. Counts are never negative: the choice is formal.
     last = write(belief.last, jnp.where(counts[0][0] >= 0, belief.step + 1, belief.step))
@@ -340,55 +337,3 @@ def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -
         last=last,
         step=belief.step + 1,
     )
-
-
-def solve_state(passes: ArrayLike, trials: ArrayLike, num_states: int = 3) -> Int[Array, "B"]:
-    """The state that a group of rollouts reveals, in exact integer arithmetic.
-
-    Args:
-        passes: int32[B], rollouts that passed.
-        trials: int32[B], rollouts made.
-        num_states: 3: none, some, all. 5 and 7: finer cuts of the success rate
-            (:data:`PARTITIONS`). 2: 0 where the group agrees (none or all), 1 where it is mixed.
-
-    Returns:
-        int32[B] in 0..K-1; -1 where ``trials`` is 0, for nothing was seen.
-
-    Raises:
-        ValueError: for another number of states, or counts that are not 0 <= passes <= trials.
-    """
-    passes = checks.integer_vector("passes", passes)
-    trials = checks.integer_vector("trials", trials, length=passes.shape[0])
-    checks.require(
-        (passes >= 0) & (passes <= trials),
-        "passes must lie in [0, trials], got {passes}",
-        passes=passes,
-    )
-    if num_states == 2:
-        state = ((passes > 0) & (passes < trials)).astype(jnp.int32)
-    elif num_states in PARTITIONS:
-        state = partition_state(passes, trials, PARTITIONS[num_states])
-    else:
-        raise ValueError(f"num_states must be 2, 3, 5 or 7, got {num_states}: see partition_state")
-    return jnp.where(trials > 0, state, -1)
-
-
-def partition_state(
-    passes: ArrayLike, trials: ArrayLike, cuts: tuple[tuple[int, int, bool], ...]
-) -> Int[Array, "B"]:
-    """The number of cuts below each success rate; your own partition as data.
-
-    Args:
-        passes: rollouts that passed.
-        trials: rollouts made.
-        cuts: K - 1 rising cuts as ``(numerator, denominator, whether the cut lies above)``.
-
-    Returns:
-        int32[B] in 0..K-1.
-    """
-    passes, trials = jnp.asarray(passes, jnp.int32), jnp.asarray(trials, jnp.int32)
-    below = []
-    for numerator, denominator, closed in cuts:
-        excess = passes * denominator - numerator * trials
-        below.append((excess >= 0 if closed else excess > 0).astype(jnp.int32))
-    return _total(below)

@@ -35,6 +35,7 @@ def dps(
     target=None,
     entropy=None,
     candidates: int | None = None,
+    counts_dtype=None,
 ) -> Selector:
     """Dynamics-Predictive Sampling: the B prompts most likely to be partially solved.
 
@@ -51,13 +52,15 @@ def dps(
         entropy: weight of the entropy bonus ("DPS+Entropy"); none if not given.
         candidates: size of a random candidate pool; the whole pool if not given, as in the
             released scripts.
+        counts_dtype: float type of the counts; float32 by default. ``bfloat16`` saves a third of
+            the memory (``benchmarks/precision.py`` measures its effect on what is chosen).
 
     Returns:
         the selector.
     """
     return chain(
         *([] if candidates is None else [candidate_pool(candidates)]),
-        track_hmm(decay, prior_alpha, prior_pi, num_states),
+        track_hmm(decay, prior_alpha, prior_pi, num_states, counts_dtype),
         add_state_prob(target),
         *([] if entropy is None else [add_entropy(entropy)]),
     )

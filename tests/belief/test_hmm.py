@@ -27,22 +27,24 @@ def history(seed, num_prompts, num_states, steps, batch):
         yield index, rng.integers(0, num_states, batch).astype(np.int32)
 
 
-def follow(params, num_prompts, steps, batch=6, seed=0):
+@jax.jit
+def read(params, belief):
+    return hmm.prior(params, belief), hmm.posterior(params, belief), hmm.alpha(params, belief)
+
+
+def follow(params, num_prompts, steps, batch=6, seed=0, every=1):
     """Largest error against the loop over a history; that of counts in excess of 1 is relative."""
     num_states = params.pi.shape[0]
     belief = hmm.init(params, num_prompts)
     oracle = LoopFilter(num_prompts, params.alpha, params.pi, params.decay)
     worst = 0.0
-    for index, state in history(seed, num_prompts, num_states, steps, batch):
+    rounds = history(seed, num_prompts, num_states, steps, batch)
+    for step, (index, state) in enumerate(rounds):
         belief = update(params, belief, index, state)
         oracle.step({int(i): int(s) for i, s in zip(index, state, strict=True) if i >= 0})
-        truth = oracle.arrays()
-        found = (
-            hmm.prior(params, belief),
-            hmm.posterior(params, belief),
-            hmm.alpha(params, belief),
-        )
-        for left, right in zip(found, truth, strict=True):
+        if step % every and step != steps - 1:
+            continue
+        for left, right in zip(read(params, belief), oracle.arrays(), strict=True):
             error = abs(np.asarray(left, np.float64) - right) / np.maximum(right, 1)
             worst = max(worst, float(error.max()))
     return worst
@@ -56,12 +58,41 @@ def test_double_precision_is_exact(prior, decay):
         assert follow(params, 16, 60) < 1e-12
 
 
+LONG = [(k, decay, prior) for k in (2, 3, 5, 7) for decay in (0.0, 0.7, 1.0) for prior in PRIORS]
+SOME = [(2, 0.0, "uniform"), (3, 0.7, "stability"), (3, 1.0, "local"), (5, 0.7, "progress")]
+
+
+@pytest.mark.parametrize(
+    "num_states, decay, prior",
+    [pytest.param(*case, marks=() if case in SOME else pytest.mark.slow) for case in LONG],
+)
+def test_single_precision_after_1000_steps(num_states, decay, prior):
+    """Half of the prompts are never seen, and the others rarely after the first hundred steps."""
+    params = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32), hmm.params(num_states, decay, prior)
+    )
+    assert follow(params, 8, 1000, batch=2, every=20) < 1e-5
+
+
 @pytest.mark.parametrize("decay", [0.3, 0.7, 0.99, 1.0])
 def test_single_precision_after_500_steps(decay):
     params = jax.tree.map(
         lambda leaf: leaf.astype(jnp.float32), hmm.params(decay=np.float32(decay))
     )
     assert follow(params, 24, 500) < 1e-5
+
+
+def test_half_precision_counts_move_the_prior_little():
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), hmm.params(decay=0.7))
+    whole, half = hmm.init(params, 16), hmm.init(params, 16, jnp.bfloat16)
+    for index, state in history(3, 16, 3, 200, 4):
+        whole, half = (update(params, belief, index, state) for belief in (whole, half))
+        difference = np.abs(hmm.prior(params, whole) - hmm.prior(params, half)).max()
+        assert (
+            difference < 2**-8
+        )  # bfloat16 keeps 8 bits of a count, which is below 1 / (1 - decay)
+    assert difference > 0
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.excess)} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_any_prior_and_any_first_belief():

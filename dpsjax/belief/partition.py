@@ -1,0 +1,69 @@
+"""From counts of passed rollouts to solve states, in exact integer arithmetic."""
+
+import functools
+import operator
+
+import jax.numpy as jnp
+
+from dpsjax import checks
+from dpsjax.types import Array, ArrayLike, Int
+
+# Cuts of the success rate, each (numerator, denominator, whether the cut itself lies above).
+# A prompt's state is the number of cuts below its rate. Released evaluation code of DPS.
+PARTITIONS: dict[int, tuple[tuple[int, int, bool], ...]] = {
+    3: ((0, 1, False), (1, 1, True)),
+    5: ((0, 1, False), (1, 3, True), (2, 3, False), (1, 1, True)),
+    7: ((0, 1, False), (1, 5, True), (2, 5, True), (3, 5, False), (4, 5, False), (1, 1, True)),
+}
+
+
+def solve_state(passes: ArrayLike, trials: ArrayLike, num_states: int = 3) -> Int[Array, "B"]:
+    """The state that a group of rollouts reveals, in exact integer arithmetic.
+
+    Args:
+        passes: int32[B], rollouts that passed.
+        trials: int32[B], rollouts made.
+        num_states: 3: none, some, all. 5 and 7: finer cuts of the success rate
+            (:data:`PARTITIONS`). 2: 0 where the group agrees (none or all), 1 where it is mixed.
+
+    Returns:
+        int32[B] in 0..K-1; -1 where ``trials`` is 0, for nothing was seen.
+
+    Raises:
+        ValueError: for another number of states, or counts that are not 0 <= passes <= trials.
+    """
+    passes = checks.integer_vector("passes", passes)
+    trials = checks.integer_vector("trials", trials, length=passes.shape[0])
+    checks.require(
+        (passes >= 0) & (passes <= trials),
+        "passes must lie in [0, trials], got {passes}",
+        passes=passes,
+    )
+    if num_states == 2:
+        state = ((passes > 0) & (passes < trials)).astype(jnp.int32)
+    elif num_states in PARTITIONS:
+        state = partition_state(passes, trials, PARTITIONS[num_states])
+    else:
+        raise ValueError(f"num_states must be 2, 3, 5 or 7, got {num_states}: see partition_state")
+    return jnp.where(trials > 0, state, -1)
+
+
+def partition_state(
+    passes: ArrayLike, trials: ArrayLike, cuts: tuple[tuple[int, int, bool], ...]
+) -> Int[Array, "B"]:
+    """The number of cuts below each success rate; your own partition as data.
+
+    Args:
+        passes: rollouts that passed.
+        trials: rollouts made.
+        cuts: K - 1 rising cuts as ``(numerator, denominator, whether the cut lies above)``.
+
+    Returns:
+        int32[B] in 0..K-1.
+    """
+    passes, trials = jnp.asarray(passes, jnp.int32), jnp.asarray(trials, jnp.int32)
+    below = []
+    for numerator, denominator, closed in cuts:
+        excess = passes * denominator - numerator * trials
+        below.append((excess >= 0 if closed else excess > 0).astype(jnp.int32))
+    return functools.reduce(operator.add, below)
