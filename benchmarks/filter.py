@@ -2,13 +2,14 @@
 
 One round over N prompts, in float32: select the B prompts, observe them, advance the belief of all.
 
-    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/filter.py --sizes 1e3 1e4 1e5 1e6 1e7
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/filter.py
 
 The tunable asks for huge pages, which makes fresh buffers cheap; it changes no result. Sides, all
 in one run: this library; a dictionary of 3x3 NumPy filters in a Python loop (the form of the
 released sampler, up to 1e5); the same algebra vectorised in plain NumPy (up to 1e6); and a memcpy
 of the fewest bytes that an exact step moves. Those are, per prompt and float32: read 9 counts, 3
-beliefs and the step last seen, write 3 beliefs: 16 words of 4 bytes.
+beliefs and the step last seen, write 3 beliefs: 16 words of 4 bytes. A table, a record, and a
+picture of the cost against N.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ FEWEST_BYTES = 16 * 4  # per prompt and step, read and written
 class Options:
     """Sizes and where the record goes."""
 
-    sizes: list[float] = field(default_factory=lambda: [1e3, 1e4, 1e5, 1e6, 1e7])
+    sizes: list[float] = field(default_factory=lambda: [1e3, 1e4, 1e5, 1e6, 1e7, 1e8])
     batch: int = 256
     decay: float = 0.7
     out: Path = Path("runs/benchmarks")
@@ -121,6 +122,30 @@ def plain_numpy(num_prompts: int, batch: int, decay: float) -> dict:
     return seconds(whole, repeats=5, warm=1)
 
 
+def picture(rows: list[dict], path: Path) -> None:
+    """Milliseconds against prompts, both logarithmic."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    lines = {
+        "released form: Python loop": ("python_loop", "s:"),
+        "plain NumPy": ("numpy", "^:"),
+        "dpsjax: select and observe": ("round", "o-"),
+        "dpsjax: observe": ("observe", ".--"),
+        "dpsjax: select": ("select", ".--"),
+        "memcpy of the fewest bytes": ("memcpy", "k-"),
+    }
+    for label, (name, style) in lines.items():
+        points = [(row["prompts"], 1e3 * row[name]["median"]) for row in rows if name in row]
+        axes.loglog(*zip(*points, strict=True), style, label=label)
+    axes.set(xlabel="prompts", ylabel="milliseconds a step (two CPU cores)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    print(f"wrote {path}")
+
+
 def main(options: Options) -> None:
     rows = []
     for size in (int(size) for size in options.sizes):
@@ -145,6 +170,7 @@ def main(options: Options) -> None:
             flush=True,
         )
     save("filter", {"rows": rows, "peak_bytes": peak_bytes(), "batch": options.batch}, options.out)
+    picture(rows, options.out / "filter.png")
 
 
 if __name__ == "__main__":
