@@ -22,6 +22,7 @@ from rich.markup import escape
 
 import dpsjax
 from dpsjax.train.config import TrainConfig, from_dict
+from dpsjax.train.processes import DistributedConfig, connect, is_first, run_together
 from dpsjax.train.selectors import default_selector, selector_name, selector_names
 
 USAGE = """\
@@ -32,14 +33,16 @@ Vectorized Bayesian curricula for RL finetuning.
 commands:
   train countdown   finetune a policy on Countdown, its prompts chosen by a selector
   compare           compare selectors on simulated students or on recorded rollouts
+  plan              will a run fit on a TPU slice, and how long will a step take
 
 options:
   -h, --help        show this message; after a command: its options
   --version         show the version
 """
 
-# 1 is a failure of the program, 2 a mistake in what was typed, 130 the shell's for Ctrl-C.
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+# 1 is a failure of the program, 2 a mistake in what was typed, 3 a plan that does not fit, 130 the
+# shell's for Ctrl-C.
+FAILED, BAD_INPUT, DOES_NOT_FIT, INTERRUPTED = 1, 2, 3, 130
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,9 @@ class TrainArguments:
     """Repeat the run that wrote this file; options typed beside it replace its settings."""
     allow: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Continue although this setting, or all below it, differs from the run's: --allow grpo."""
+    hosts: Annotated[DistributedConfig, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=DistributedConfig
+    )
     restart: bool = False
     """Begin anew: what is in the folder of the results is moved to DIR/earlier-N, not continued."""
 
@@ -80,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return train_countdown(words[2:])
     if words[:1] == ["compare"]:
         return compare(words[1:])
+    if words[:1] == ["plan"]:
+        return plan(words[1:])
     if (
         not words
         or words[0] in ("-h", "--help")
@@ -101,14 +109,20 @@ def train_countdown(words: Sequence[str]) -> int:
     """
     try:
         parsed = parse_train(words)
+        connect(parsed.hosts)
     except (ValueError, OSError) as error:
         return _complain(str(error))
+    return run_together(lambda: _train(parsed, words))
+
+
+def _train(parsed: TrainArguments, words: Sequence[str]) -> int:
     from dpsjax.train import run as runs  # the rest of JAX is not needed to show help
+    from dpsjax.train.agreement import DisagreementError
     from dpsjax.train.faults import NonFiniteError
 
     # A failed checkpoint is reported in one sentence; Orbax logs three tracebacks of it.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    console = Console()
+    console = Console(quiet=not is_first())
     folder = str(parsed.config.folder())
     command = " ".join(["dpsjax", "train", "countdown", *words])
 
@@ -129,7 +143,7 @@ def train_countdown(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say(f"interrupted; the same command continues from the last checkpoint in {folder}")
         return INTERRUPTED
-    except (NonFiniteError, OSError) as error:
+    except (NonFiniteError, DisagreementError, OSError) as error:
         return _complain(str(error), FAILED)
     if summary is None:
         say(f"stopped by SIGTERM, everything is saved; the same command continues {folder}")
@@ -201,6 +215,26 @@ def compare(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
+
+
+def plan(words: Sequence[str]) -> int:
+    """``dpsjax plan``.
+
+    Args:
+        words: the options.
+
+    Returns:
+        the exit code; 3 where the run does not fit.
+    """
+    from dpsjax.plan import command  # only a plan needs the models and the compiler
+
+    try:
+        arguments = tyro.cli(command.PlanArguments, args=list(words), prog="dpsjax plan")
+        return 0 if command.run(arguments, Console()).fits else DOES_NOT_FIT
+    except (ValueError, OSError) as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _option(words: Sequence[str], name: str, otherwise: str) -> str:

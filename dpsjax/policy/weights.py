@@ -25,7 +25,14 @@ from dpsjax.policy.sharding import axis_letters, parameter_path, shardings
 from dpsjax.policy.transformer import abstract_policy
 from dpsjax.types import PyTree
 
-__all__ = ["load_tensors", "load_weights", "save_weights", "stored_tensors", "write_atomically"]
+__all__ = [
+    "load_tensors",
+    "load_weights",
+    "on_host",
+    "save_weights",
+    "stored_tensors",
+    "write_atomically",
+]
 
 _CONFIG_KEY = "policy_config"
 
@@ -109,9 +116,9 @@ def _from_stored(
     return tensor.transpose([stored.index(letter) for letter in letters])
 
 
-def _on_host(array: jax.Array) -> np.ndarray:
-    """The whole array, also when other processes hold parts of it."""
-    if array.is_fully_addressable:
+def on_host(array: jax.Array) -> np.ndarray:
+    """The whole array, also when other processes hold parts of it; then all must call this."""
+    if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
@@ -132,11 +139,11 @@ def stored_tensors(params: PyTree, dtype: Any = np.float32) -> Iterator[tuple[st
         if letters[0] != "l":
             yield (
                 _tensor_name(names[-1], None),
-                _to_stored(_on_host(leaf).astype(dtype), letters, stored.axes),
+                _to_stored(on_host(leaf).astype(dtype), letters, stored.axes),
             )
             continue
         for layer in range(leaf.shape[0]):
-            array = _on_host(leaf[layer]).astype(dtype)
+            array = on_host(leaf[layer]).astype(dtype)
             yield _tensor_name(names[-1], layer), _to_stored(array, letters[1:], stored.axes)
 
 

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from dpsjax.policy import PolicyConfig, save_weights
+from dpsjax.policy.weights import on_host
 from dpsjax.train.metrics import Record
-from dpsjax.train.rollout import local_rows
+from dpsjax.train.processes import from_first, is_first
 from dpsjax.train.stages import Draw, Groups
 from dpsjax.train.state import TrainState
 
@@ -101,6 +102,8 @@ def write_reproducer(
 ) -> Path | None:
     """Write down a step that was skipped: its key, batch and rewards, and the weights.
 
+    All processes must call this together; the first writes.
+
     Args:
         folder: DIR/faults.
         policy: architecture.
@@ -113,25 +116,30 @@ def write_reproducer(
         ``step-N.npz``, beside which lies ``step-N.safetensors``; None when there are enough of
         them already. Read it with ``numpy.load``: it holds no pickled objects.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step}.npz"
-    if len(list(folder.glob("*.npz"))) >= MOST_REPRODUCERS and not path.exists():
+
+    def enough() -> bool:
+        folder.mkdir(parents=True, exist_ok=True)
+        return len(list(folder.glob("*.npz"))) >= MOST_REPRODUCERS and not path.exists()
+
+    if from_first(enough):
         return None
     arrays: dict[str, Any] = {
         "step": np.int32(step),
         "key_data": np.asarray(jax.random.key_data(state.key)),
         "key_impl": np.array(str(jax.random.key_impl(state.key))),
-        "index": local_rows(draw.index),
-        "weight": local_rows(draw.weight),
-        "prompt": local_rows(draw.prompt),
-        "prompt_mask": local_rows(draw.prompt_mask),
-        "tokens": local_rows(groups.rollouts.tokens),
-        "mask": local_rows(groups.rollouts.mask),
-        "log_probs": local_rows(groups.rollouts.log_probs),
-        "rewards": local_rows(groups.rewards),
-        "valid": local_rows(groups.valid),
+        "index": on_host(draw.index),
+        "weight": on_host(draw.weight),
+        "prompt": on_host(draw.prompt),
+        "prompt_mask": on_host(draw.prompt_mask),
+        "tokens": on_host(groups.rollouts.tokens),
+        "mask": on_host(groups.rollouts.mask),
+        "log_probs": on_host(groups.rollouts.log_probs),
+        "rewards": on_host(groups.rewards),
+        "valid": on_host(groups.valid),
     }
-    with path.open("wb") as stream:
-        np.savez(stream, **arrays)
+    if is_first():
+        with path.open("wb") as stream:
+            np.savez(stream, **arrays)
     save_weights(path.with_suffix(".safetensors"), policy, state.params)
     return path

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-from dpsjax.train import metrics
+from dpsjax.train import metrics, processes
 from dpsjax.train.metrics import Record
 from dpsjax.train.rollout import score_rollouts
 from dpsjax.train.setup import Run
@@ -69,7 +69,8 @@ def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record, Step]:
             rollouts = run.generate(state.params, key, draw.prompt, draw.prompt_mask)
             jax.block_until_ready(rollouts)
         with clock.phase("score"):
-            groups, errors = score_rollouts(run.task, run.task.train, draw.index, rollouts)
+            groups, own = score_rollouts(run.task, run.task.train, draw.index, rollouts)
+            errors = processes.gather_errors(own)
         with clock.phase("update"):
             state, report = run.update(state, draw, groups, run.reference)
             state = jax.block_until_ready(state)

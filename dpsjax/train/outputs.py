@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dpsjax.policy.weights import on_host
 from dpsjax.train.config import to_dict
 from dpsjax.train.metrics import Record
 from dpsjax.train.selectors import selector_name
@@ -140,20 +141,37 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     partial.replace(path)
 
 
+def digests(run: Run, state: TrainState) -> dict[str, str]:
+    """What proves that two runs ended in the same state; all processes must call this together.
+
+    Args:
+        run: of :func:`dpsjax.train.setup.prepare`.
+        state: after the last step.
+
+    Returns:
+        ``params_digest`` and ``selector_digest``. They do not depend on how arrays are sharded,
+        and rows that only fill up the pool are left out.
+    """
+    rows, pool = run.prompts.length.shape[0], len(run.task.train)
+    return {
+        "params_digest": digest(state.params),
+        "selector_digest": digest(real_rows(state.selector, rows, pool)),
+    }
+
+
 def summarize(
-    run: Run, state: TrainState, records: Sequence[Record], seconds: float
+    run: Run, proof: dict[str, str], records: Sequence[Record], seconds: float
 ) -> dict[str, Any]:
     """The run in a few numbers.
 
     Args:
         run: of :func:`dpsjax.train.setup.prepare`.
-        state: after the last step.
+        proof: of :func:`digests`.
         records: of all steps.
         seconds: wall time of the whole run, compilation and evaluation included.
 
     Returns:
-        a JSON-serialisable dictionary. Ratios and rewards are means over the steps. The digests
-        do not depend on how arrays are sharded, and rows that only fill up the pool are left out.
+        a JSON-serialisable dictionary. Ratios and rewards are means over the steps.
     """
     pool, last = len(run.task.train), records[-1]
     last_quarter = records[-max(len(records) // 4, 1) :]
@@ -180,8 +198,7 @@ def summarize(
         "seconds": round(seconds, 1),
         "seconds_per_step": float(np.median([r["seconds"]["step"] for r in records])),
         "peak_memory_mib": peak_memory_mib(),
-        "params_digest": digest(state.params),
-        "selector_digest": digest(real_rows(state.selector, run.prompts.length.shape[0], pool)),
+        **proof,
     }
 
 
@@ -198,7 +215,7 @@ def real_rows(tree: PyTree, rows: int, num_prompts: int) -> PyTree:
     """
 
     def one(leaf):
-        values = np.asarray(leaf)
+        values = on_host(leaf)
         cut = values.ndim > 0 and values.shape[-1] == rows
         return values[..., :num_prompts] if cut else values
 

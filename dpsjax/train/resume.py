@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from jax.experimental import multihost_utils
 
 from dpsjax.train import checkpoint, outputs
 from dpsjax.train.checkpoint import Damaged, Meta
 from dpsjax.train.config import TrainConfig, to_dict
+from dpsjax.train.processes import from_first
 from dpsjax.train.setup import Run, weights_path
 from dpsjax.train.state import TrainState
 
@@ -100,6 +100,9 @@ def resume(run: Run, state: TrainState, folder: Path, allow: Sequence[str] = ())
     Damaged checkpoints that are newer are renamed. ``metrics.jsonl`` is cut to the lines that the
     checkpoint has seen: the steps after it will be made, and written, again.
 
+    All processes must call this together. The first one looks and changes files; all of them read
+    the arrays, so the folder must be one that all hosts see.
+
     Args:
         run: of :func:`dpsjax.train.setup.prepare`.
         state: its first state.
@@ -114,12 +117,27 @@ def resume(run: Run, state: TrainState, folder: Path, allow: Sequence[str] = ())
         ValueError: it was another run; no checkpoint is good; or the metrics are not those of the
             checkpoint.
     """
+    found = from_first(lambda: _look(run, folder, allow))
+    if not found["path"]:
+        return Resumed(state, Position(), tuple(found["notices"]))
+    good, position = Path(found["path"]), Position(*found["position"])
+    state = checkpoint.read_state(good, state, found["pool_rows"], len(run.task.train))
+    # One process changes files, once all of them have read.
+    multihost_utils.sync_global_devices("dpsjax: the checkpoint is read")
+    damaged = [Damaged(Path(path), reason) for path, reason in found["damaged"]]
+    notices = from_first(lambda: _tidy(folder, position, damaged))
+    notices.append(f"continuing after step {position.step}, from {good}")
+    return Resumed(state, position, tuple(notices))
+
+
+def _look(run: Run, folder: Path, allow: Sequence[str]) -> dict[str, Any]:
+    """Find the checkpoint to go on from, and make sure that it is one of this run."""
     steps = folder / outputs.CHECKPOINTS
     good, damaged = checkpoint.last_good(steps)
     if good is None:
         if damaged:
             raise ValueError(_no_good(steps, damaged))
-        return Resumed(state, Position(), _begin_anew(run, folder))
+        return {"path": "", "notices": _begin_anew(run, folder)}
     meta = checkpoint.read_meta(good)
     if different := differences(meta["identity"], identity(run), allow):
         raise ValueError(
@@ -129,19 +147,23 @@ def resume(run: Run, state: TrainState, folder: Path, allow: Sequence[str] = ())
             "--allow NAME, or begin anew with --restart"
         )
     position = Position(int(meta["step"]), int(meta["metrics_bytes"]), float(meta["elapsed"]))
-    metrics = folder / outputs.METRICS
-    _check_lines(metrics, position)
-    state = checkpoint.read_state(good, state, int(meta["pool_rows"]), len(run.task.train))
-    # One process changes files, once all of them have read.
-    multihost_utils.sync_global_devices("dpsjax: the checkpoint is read")
+    _check_lines(folder / outputs.METRICS, position)
+    return {
+        "path": str(good),
+        "position": position,
+        "pool_rows": int(meta["pool_rows"]),
+        "damaged": [(str(bad.path), bad.reason) for bad in damaged],
+    }
+
+
+def _tidy(folder: Path, position: Position, damaged: Sequence[Damaged]) -> list[str]:
+    """Cut the lines after ``position`` and rename damaged checkpoints; say so."""
+    os.truncate(folder / outputs.METRICS, position.metrics_bytes)
     notices = []
-    if jax.process_index() == 0:
-        os.truncate(metrics, position.metrics_bytes)
-        for bad in damaged:
-            aside = checkpoint.set_aside(bad.path)
-            notices.append(f"checkpoint {bad.path} is damaged: {bad.reason}; it is now {aside}")
-    notices.append(f"continuing after step {position.step}, from {good}")
-    return Resumed(state, position, tuple(notices))
+    for bad in damaged:
+        aside = checkpoint.set_aside(bad.path)
+        notices.append(f"checkpoint {bad.path} is damaged: {bad.reason}; it is now {aside}")
+    return notices
 
 
 def meta_of(

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from io import TextIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,16 +12,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from dpsjax.policy import save_weights
-from dpsjax.train import faults, metrics, outputs, plots
+from dpsjax.train import faults, metrics, outputs, plots, processes
+from dpsjax.train.agreement import make_agree
 from dpsjax.train.checkpoint import Saver
-from dpsjax.train.config import TrainConfig
+from dpsjax.train.config import TrainConfig, to_dict
 from dpsjax.train.loop import Step, train
 from dpsjax.train.metrics import Record
 from dpsjax.train.progress import progress
 from dpsjax.train.resume import Position, identity, meta_of, resume
 from dpsjax.train.selectors import selector_name
 from dpsjax.train.setup import Run, prepare
-from dpsjax.train.signals import any_process, termination
+from dpsjax.train.signals import termination
 from dpsjax.train.state import TrainState
 
 
@@ -64,20 +66,29 @@ def start(
         ValueError: settings that cannot be, or that differ from those of the run in the folder.
         OSError: missing weights, or a folder that cannot be made.
     """
+    common = {"settings": to_dict(config), "versions": outputs.versions()}
+    processes.require_same(common | {"allow": allow, "restart": restart}, "at the start")
     run, state = prepare(config)
     folder = config.folder()
     if restart:
-        outputs.open_folder(folder)
+        processes.from_first(lambda: str(outputs.open_folder(folder)))
     resumed = resume(run, state, folder, allow)
     position = resumed.position
-    finished = position.step >= config.steps and (folder / outputs.SUMMARY).exists()
+    finished = processes.from_first(lambda: _open(run, command, position))
     for notice in () if finished else resumed.notices:
         notify(notice)
-    if not finished:
-        (folder / outputs.SUMMARY).unlink(missing_ok=True)
-        manifest = outputs.manifest(run, command) | {"continued_after_step": position.step}
-        outputs.write_json(folder / outputs.CONFIG, manifest)
     return Started(run, resumed.state, position, finished)
+
+
+def _open(run: Run, command: str, position: Position) -> bool:
+    """Write the record of a run that is about to go on; tell whether it is finished instead."""
+    folder = run.config.folder()
+    if position.step >= run.config.steps and (folder / outputs.SUMMARY).exists():
+        return True
+    (folder / outputs.SUMMARY).unlink(missing_ok=True)
+    manifest = outputs.manifest(run, command) | {"continued_after_step": position.step}
+    outputs.write_json(folder / outputs.CONFIG, manifest)
+    return False
 
 
 def finish(started: Started, console: Console) -> dict[str, Any] | None:
@@ -94,10 +105,10 @@ def finish(started: Started, console: Console) -> dict[str, Any] | None:
         NonFiniteError: a step was not finite, and the settings say to stop then.
         OSError: nothing can be written any more.
     """
-    run, folder = started.run, started.run.config.folder()
+    run, folder, first = started.run, started.run.config.folder(), processes.is_first()
     with (
-        (folder / outputs.METRICS).open("a") as stream,
-        progress(run.config.steps, console) as report,
+        (folder / outputs.METRICS if first else Path(os.devnull)).open("a") as stream,
+        progress(run.config.steps, console) if first else nullcontext(_unseen) as report,
         termination() as asked_to_end,
     ):
         notify = _notifier(console)
@@ -110,8 +121,15 @@ def finish(started: Started, console: Console) -> dict[str, Any] | None:
         if position.step < run.config.steps:
             return None
     save_weights(folder / outputs.WEIGHTS, run.policy, state.params)
+    proof = outputs.digests(run, state)
+    return processes.from_first(lambda: _sum_up(run, proof, position.elapsed))
+
+
+def _sum_up(run: Run, proof: dict[str, str], elapsed: float) -> dict[str, Any]:
+    """Write the plots, and last the summary, which marks a finished run."""
+    folder = run.config.folder()
     records = metrics.read_records(folder / outputs.METRICS)
-    summary = outputs.summarize(run, state, records, position.elapsed)
+    summary = outputs.summarize(run, proof, records, elapsed)
     plots.write_plots(folder / outputs.PLOTS, records, _title(run, records), len(run.task.train))
     outputs.write_json(folder / outputs.SUMMARY, summary)
     return summary
@@ -139,6 +157,7 @@ class _Journal:
         run, settings = self.run, self.run.config.checkpoint
         state, position, saved = started.state, started.position, time.monotonic()
         begun = time.perf_counter() - position.elapsed
+        agree = make_agree(run.mesh)
         for after, record, step in train(run, state, position.elapsed):
             state = after
             metrics.write_record(self.stream, record)
@@ -147,7 +166,7 @@ class _Journal:
             size = os.fstat(self.stream.fileno()).st_size
             position = Position(record["step"], size, time.perf_counter() - begun)
             late = time.monotonic() - saved > 60 * settings.minutes
-            ending, late = any_process(end(), late)
+            ending, late = agree(record, state.selector, end(), late)
             last = position.step == run.config.steps
             if ending or late or last or position.step % settings.every == 0:
                 self._save(state, position, record.get("held_out_accuracy"))
@@ -157,7 +176,9 @@ class _Journal:
         return state, position
 
     def _save(self, state: TrainState, position: Position, held_out: float | None) -> None:
-        os.fsync(self.stream.fileno())  # a checkpoint must never be ahead of the lines it counts
+        if processes.is_first():
+            # A checkpoint must never be ahead of the lines it counts.
+            os.fsync(self.stream.fileno())
         meta = meta_of(self.run, self.identity, position, held_out)
         self.saver.save(state, meta | {"versions": self.versions})
 
@@ -176,6 +197,10 @@ class _Journal:
                 "the last checkpoint is from before it: continue with --on-nonfinite skip, or with "
                 "other settings and --allow"
             )
+
+
+def _unseen(record: Record) -> None:
+    """Progress is shown by the first process."""
 
 
 def _notifier(console: Console) -> Callable[[str], None]:

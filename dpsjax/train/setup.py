@@ -189,9 +189,20 @@ def _mark_empty(belief: ChainState, num_prompts: int) -> ChainState:
 
 
 def _place_pool(task: Task, rows: int, mesh: Mesh) -> Prompts:
-    """The training prompts, divided over all devices."""
-    pool = tokenize(task.train, task.tokenizer, task.prompt_tokens, rows)
-    return jax.device_put(pool, NamedSharding(mesh, PartitionSpec(MESH_AXES)))
+    """The training prompts, divided over all devices; a process tokenises those of its own."""
+    sharding = NamedSharding(mesh, PartitionSpec(MESH_AXES))
+
+    tokens, lengths = [], []
+    for device, index in sharding.addressable_devices_indices_map((rows,)).items():
+        start, stop, _ = index[0].indices(rows) if index else (0, rows, 1)
+        # Rows past the pool are never drawn; they repeat a prompt because they must be some.
+        problems = task.train[start:stop] or task.train[:1]
+        part = tokenize(problems, task.tokenizer, task.prompt_tokens, stop - start)
+        tokens.append(jax.device_put(part.tokens, device))
+        lengths.append(jax.device_put(part.length, device))
+    join = jax.make_array_from_single_device_arrays
+    shape = (rows, task.prompt_tokens)
+    return Prompts(join(shape, sharding, tokens), join((rows,), sharding, lengths))
 
 
 def _evaluation(

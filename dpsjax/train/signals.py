@@ -6,9 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-from jax.experimental import multihost_utils
-
 
 class Request:
     """Whether the run was asked to end."""
@@ -48,17 +45,3 @@ def termination() -> Iterator[Request]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def any_process(*flags: bool) -> list[bool]:
-    """Which flags are set in any process; all processes must call this together.
-
-    Args:
-        flags: of this process.
-
-    Returns:
-        the same in every process.
-    """
-    # Without this, a signal that reaches one host a step early would leave the others waiting.
-    gathered = multihost_utils.process_allgather(np.array(flags, bool))
-    return [bool(np.any(column)) for column in np.reshape(gathered, (-1, len(flags))).T]

@@ -1,12 +1,13 @@
 """Everything a run needs to go on, as one pytree; and a digest to prove that two are equal."""
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpsjax.policy.weights import on_host
 from dpsjax.types import Array, Key, PyTree
 
 
@@ -58,16 +59,14 @@ def digest(tree: PyTree) -> str:
     """SHA-256 over the arrays of a pytree, equal where and only where all of them are.
 
     Arrays are taken in the order of their paths, and each enters with its path, dtype, shape and
-    bytes; a random key enters with its implementation and data. Sharding does not matter.
+    bytes; a random key enters with its implementation and data. Sharding does not matter. Where
+    several processes hold an array together, all must call this; one array at a time is gathered.
 
     Args:
-        tree: Pytree of arrays or numbers, each wholly within reach of this process.
+        tree: Pytree of arrays or numbers.
 
     Returns:
-        64 hexadecimal digits.
-
-    Raises:
-        ValueError: An array lies partly on the devices of another process.
+        64 hexadecimal digits, the same in every process.
 
     >>> digest({"a": np.float32(1), "b": np.int32(2)})[:16]
     '53e679d4d8d79b1d'
@@ -80,7 +79,7 @@ def digest(tree: PyTree) -> str:
     ]
     total = hashlib.sha256()
     for path, leaf in sorted(leaves, key=lambda item: item[0]):
-        kind, values = _host_array(path, leaf)
+        kind, values = _host_array(leaf)
         # The size in the header keeps the bytes of one array from passing for the next header.
         header = f"{path}\n{kind}\n{values.dtype.name}\n{values.shape}\n{values.nbytes}\n"
         total.update(header.encode())
@@ -88,16 +87,13 @@ def digest(tree: PyTree) -> str:
     return total.hexdigest()
 
 
-def _host_array(path: str, leaf: object) -> tuple[str, np.ndarray]:
+def _host_array(leaf: Any) -> tuple[str, np.ndarray]:
     """The kind of a leaf ("" for plain numbers) and its values in host memory, little-endian."""
     kind = ""
     if isinstance(leaf, jax.Array):
-        if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
-            raise ValueError(
-                f"{path} lies partly on the devices of another process: gather it first "
-                "(jax.experimental.multihost_utils.process_allgather)"
-            )
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             kind, leaf = str(jax.random.key_impl(leaf)), jax.random.key_data(leaf)
-    values = np.asarray(leaf)
+        values = on_host(leaf)
+    else:
+        values = np.asarray(leaf)
     return kind, values.astype(values.dtype.newbyteorder("<"), copy=False)
