@@ -3,8 +3,11 @@
 import jax
 import jax.numpy as jnp
 
+from dpsjax.policy.sharding import batch_ways, tensor_ways
 from dpsjax.policy.transformer import Block, Policy
 from dpsjax.types import Array, Bool, Float, Int
+
+_LOGITS = 1 << 27  # logits on one device that may exist at a time, float32
 
 __all__ = ["encode_prompt", "response_inputs", "token_log_probs"]
 
@@ -71,6 +74,19 @@ def _chunked(
     return join(log_probs), join(entropy)
 
 
+def _default_chunk(rows: int, vocab_size: int, size: int) -> int:
+    """Positions of ``rows`` sequences whose logits exist at a time, if nobody says.
+
+    On a mesh every chunk gathers the output head and adds its gradient up over all devices, so
+    chunks are as long as half a gigabyte of logits on each device allows.
+    """
+    ways, tensor = batch_ways(), tensor_ways()
+    if ways == 1:
+        return 128
+    fits = _LOGITS * ways * tensor // (rows * vocab_size)
+    return max(128, min(size, 1 << max(fits, 1).bit_length() - 1))
+
+
 def token_log_probs(
     model: Policy,
     prompt: Int[Array, "B P"],
@@ -79,7 +95,7 @@ def token_log_probs(
     mask: Bool[Array, "B *G T"],
     *,
     temperature: float | Float[Array, ""] = 1.0,
-    chunk: int = 128,
+    chunk: int | None = None,
 ) -> tuple[Float[Array, "B *G T"], Float[Array, "B *G T"]]:
     """Log-probability and entropy of every response token, differentiable in the parameters.
 
@@ -94,7 +110,8 @@ def token_log_probs(
         tokens: int32 responses, padded on the right; ``[B, T]`` or ``[B, G, T]``.
         mask: True on real response tokens. It only zeroes results: padding comes after them.
         temperature: divides the logits, as in sampling; entropies are of the tempered distribution.
-        chunk: response positions whose logits exist at a time.
+        chunk: response positions whose logits exist at a time; None for 128, and for more on a
+            mesh (``_default_chunk``).
 
     Returns:
         ``(log_probs, entropy)``, float32, zero where ``mask`` is False.
@@ -102,6 +119,9 @@ def token_log_probs(
     Raises:
         ValueError: ``chunk`` is not positive, or ``tokens`` has another rank than 2 or 3.
     """
+    if chunk is None:
+        rows = tokens.size // tokens.shape[-1]
+        chunk = _default_chunk(rows, model.config.vocab_size, tokens.shape[-1])
     if chunk <= 0:
         raise ValueError(f"chunk={chunk} must be positive: positions whose logits exist at a time")
     if tokens.ndim not in (2, 3):

@@ -48,6 +48,7 @@ __all__ = [
     "parameter_path",
     "partition_spec",
     "shardings",
+    "tensor_ways",
 ]
 
 
@@ -123,6 +124,11 @@ def batch_ways() -> int:
     """Ways that the mesh in context (``jax.set_mesh``) divides a batch; 1 without one."""
     shape = dict(jax.sharding.get_abstract_mesh().shape)
     return math.prod(shape.get(axis, 1) for axis in ACTIVATION_AXES["b"] or ())
+
+
+def tensor_ways() -> int:
+    """Ways that the mesh in context divides the vocabulary; 1 without one."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get("tensor", 1)
 
 
 def gathered(params: PyTree) -> PyTree:

@@ -1,0 +1,1 @@
+"""Will it fit, and how long will a step take: a plan of a run on TPUs, made without any."""
