@@ -95,7 +95,7 @@ def summarise(rounds: list[dict], side: str) -> dict:
 
 
 def against_best(summary: dict) -> dict:
-    """dpsjax's figures over the better peer's."""
+    """Dpsjax's figures over the better peer's."""
     mine, peers = summary["dpsjax"], [summary[name] for name in PEERS]
     speed = {
         name: round(mine[name] / max(peer[name] for peer in peers), 2)

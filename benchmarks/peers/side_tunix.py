@@ -1,13 +1,13 @@
 """google-tunix's side: its GRPOLearner with its built-in ("vanilla") sampler and its own Qwen2."""
 
 import time
+from importlib.metadata import version
 
 import jax
 import numpy as np
 import optax
 import workload as w
 from flax import nnx
-from importlib.metadata import version
 from tunix.models.qwen2 import model as qwen2
 from tunix.rl import rl_cluster as clusters
 from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner
