@@ -39,6 +39,7 @@ from dpsjax.selectors.paced import (
     add_category_value,
     add_difficulty_target,
     add_order,
+    add_paced_arc_nearness,
     track_arc,
 )
 from dpsjax.selectors.pool import add_prompts, remove_prompts, reserve
@@ -122,6 +123,7 @@ __all__ = [
     "add_learnability",
     "add_nearness",
     "add_order",
+    "add_paced_arc_nearness",
     "add_progress",
     "add_prompts",
     "add_state_prob",

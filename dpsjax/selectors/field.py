@@ -5,7 +5,7 @@ Where a publication leaves a constant open, the docstring says so and the defaul
 
 import numpy as np
 
-from dpsjax.selectors.combinators import RowData
+from dpsjax.selectors.combinators import RowData, mix
 from dpsjax.selectors.gates import accept_mixed, accept_variance, candidate_pool
 from dpsjax.selectors.history import skip_streaks
 from dpsjax.selectors.paced import (
@@ -13,6 +13,7 @@ from dpsjax.selectors.paced import (
     add_category_value,
     add_difficulty_target,
     add_order,
+    add_paced_arc_nearness,
     track_arc,
 )
 from dpsjax.selectors.protocol import Selector, chain
@@ -141,27 +142,31 @@ def kgps(process_noise=0.1, variance=1.0, points: int = 5) -> Selector:
     return chain(track_logit(process_noise, 0.0, variance), add_expected_variance(points))
 
 
-def arcus(group: int = 8, target=np.pi / 4, temperature=0.3, rate=0.1) -> Selector:
+def arcus(
+    group: int = 8, target=np.pi / 4, temperature=0.3, rate=0.1, paced: bool = False
+) -> Selector:
     """ARCUS (arXiv 2609.38018): a Kalman filter of the arc length and a Gumbel draw.
 
     The paper draws ``(1 + 0.25) B`` prompts and trains on up to B informative ones: ask for a
-    larger batch and obey ``accept``. Departures: see :func:`track_arc`, :func:`add_arc_nearness`.
+    larger batch and obey ``accept``. Departures: see :func:`track_arc`, :func:`add_arc_nearness`
+    and :func:`add_paced_arc_nearness`.
 
     Args:
         group: G rollouts.
-        target: arc length wanted.
+        target: arc length wanted; where it starts if it is paced.
         temperature: T of the draw; 0.3 in the paper.
         rate: of the adaptation of drift and process noise; 0.1 in the paper.
+        paced: whether the target moves along the predicted yield, as published.
 
     Returns:
         the selector.
     """
-    return chain(
-        track_arc(rate),
-        add_arc_nearness(target, group),
-        draw_softmax(temperature),
-        accept_mixed(),
+    nearness = (
+        add_paced_arc_nearness(target, group, temperature)
+        if paced
+        else add_arc_nearness(target, group)
     )
+    return chain(track_arc(rate), nearness, draw_softmax(temperature), accept_mixed())
 
 
 def cures(temperature=0.1, decay=1.0) -> Selector:
@@ -277,19 +282,30 @@ def adarft(difficulty: RowData, start=0.0, step=50.0, sensitivity=2.0, wanted=0.
     return chain(add_difficulty_target(difficulty, start, wanted, sensitivity, step))
 
 
-def vcrl(threshold=0.5, inner: Selector | None = None) -> Selector:
-    """VCRL's variance gate (arXiv 2509.19803): groups of little reward variance do not train.
+def vcrl(threshold=0.5, inner: Selector | None = None, bank=0.0, momentum=0.9) -> Selector:
+    """VCRL's variance gate and memory bank (arXiv 2509.19803).
 
-    Departure: its memory bank is not in here; chain :func:`prioritized_replay` for one.
+    Groups of little reward variance do not train. A share of the batch comes from the memory
+    bank: the prompts whose variance, averaged over their visits, is highest. Departures: the bank
+    is the whole pool with a priority for each prompt, 0 until its first visit, instead of a queue
+    of bounded size; its prompts take a fixed share of the batch, instead of the places of vetoed
+    groups. The published schedule of the threshold is not known to us.
 
     Args:
-        threshold: kappa; its schedule is not known to us.
-        inner: what draws the prompts; :func:`uniform` if not given.
+        threshold: kappa; may be traced.
+        inner: what draws the other prompts; :func:`uniform` if not given.
+        bank: share of the batch from the bank, in [0, 1]; 0 for the gate alone.
+        momentum: weight of the past in a prompt's priority.
 
     Returns:
         the selector.
     """
-    return chain(uniform() if inner is None else inner, accept_variance(threshold))
+    inner = uniform() if inner is None else inner
+    memory = chain(
+        track_average(rollout_variance, momentum, 0.0, first_visit_sets=False), add_average()
+    )
+    banked = [] if isinstance(bank, float) and bank == 0 else [mix(memory, bank)]
+    return chain(inner, *banked, accept_variance(threshold))
 
 
 def prioritized_replay(

@@ -230,8 +230,7 @@ def add_arc_nearness(target=np.pi / 4, group: int = 8) -> Selector:
     ``a = 1 + 2 G P``: ``sqrt(s^2/(s^2+P)) exp(-(m - target)^2/(2 (s^2+P)))`` times
     ``1 - [exp(-G m^2/a) + exp(-G (pi/2 - m)^2/a)]/sqrt a``.
 
-    Departure: the target is given (and may be traced); the paper's pacing, which moves it along
-    the predicted yield, is left to the caller.
+    The target is given (and may be traced); :func:`add_paced_arc_nearness` moves it.
 
     Args:
         target: arc length wanted, in (0, pi/2); pi/4 is a pass rate of 1/2.
@@ -249,6 +248,92 @@ def add_arc_nearness(target=np.pi / 4, group: int = 8) -> Selector:
     return stateless(propose)
 
 
+class PaceState(NamedTuple):
+    """State of :func:`add_paced_arc_nearness`."""
+
+    target: Float[Array, ""]
+    step: Int[Array, ""]  # observations made
+
+
+def add_paced_arc_nearness(
+    start=np.pi / 4,
+    group: int = 8,
+    temperature=0.3,
+    slack=0.03,
+    most=0.005,
+    warm_up: int | None = None,
+) -> Selector:
+    """ARCUS's score, for a target that goes where groups are hard and yet mostly informative.
+
+    Of 41 targets the hardest is wanted whose predicted yield is within ``slack`` of the best; the
+    target moves towards it by at most ``most`` a step, after a warm-up. Our reading where the
+    publication is silent: the targets lie evenly between the arc lengths at which a group all
+    fails, or all passes, half of the time; the yield of a target is the mean chance to be
+    informative (the second factor of :func:`add_arc_nearness`) of the prompts drawn for it,
+    weighted by ``exp(score/temperature)``.
+
+    Args:
+        start: target during the warm-up; pi/4 in the paper.
+        group: G rollouts.
+        temperature: of the draw that follows.
+        slack: 0.03 in the paper.
+        most: radians; 0.005 in the paper.
+        warm_up: steps; ``ceil(N/B)``, as in the paper, if not given.
+
+    Returns:
+        a part that needs :func:`track_arc` before it.
+    """
+    frontier = np.arcsin(np.sqrt(np.array([1 - 0.5 ** (1 / group), 0.5 ** (1 / group)])))
+    targets = np.linspace(*frontier, 41)
+
+    def init(num_prompts: int) -> PaceState:
+        del num_prompts
+        return PaceState(jnp.asarray(start, jnp.result_type(float)), jnp.zeros((), jnp.int32))
+
+    def propose(key: Key, proposal: Proposal, state: PaceState):
+        del key
+        belief = proposal.belief(GaussianBelief, "add_paced_arc_nearness", "track_arc")
+        rows_here = belief.mean.shape[0]
+        shards = 1 if proposal.axis_name is None else jax.lax.axis_size(proposal.axis_name)
+        wait = warm_up
+        if wait is None:
+            wait = -(-rows_here * shards // (proposal.batch_size or rows_here))
+
+        def yield_of(target):
+            return _arc_yield(belief, target, group, temperature, proposal)
+
+        grid = jnp.asarray(targets, state.target.dtype)
+        yields = jax.lax.map(yield_of, grid)
+        enough = yields >= yields.max() - jnp.asarray(slack, yields.dtype)
+        wanted = grid[jnp.argmax(enough)]  # the first: targets go from hard to easy
+        step = jnp.asarray(most, grid.dtype)
+        moved = state.target + jnp.clip(wanted - state.target, -step, step)
+        target = jnp.where(state.step >= wait, moved, state.target)
+        score = arc_log_score(belief.mean, belief.variance, target, group)
+        # Looking at the beliefs is not a step.
+        kept = state if proposal.batch_size is None else state._replace(target=target)
+        return add(proposal, score), kept
+
+    def observe(evidence: Evidence, state: PaceState):
+        return evidence, state._replace(step=state.step + 1)
+
+    return Selector(init, propose, observe)
+
+
+def _arc_yield(belief: GaussianBelief, target, group: int, temperature, proposal: Proposal):
+    """Mean chance to be informative under the draw for ``target``, over all shards."""
+    mean, variance = belief.mean, belief.variance
+    score = arc_log_score(mean, variance, target, group) / jnp.asarray(temperature, mean.dtype)
+    score = jnp.where(proposal.eligible, score, -jnp.inf)
+    highest = score.max()
+    if proposal.axis_name is not None:
+        highest = jax.lax.pmax(highest, proposal.axis_name)
+    weight = jnp.exp(score - jnp.where(jnp.isfinite(highest), highest, 0))
+    mixed = arc_informative(mean, variance, group)
+    sums = _over_shards(jnp.stack([(weight * mixed).sum(), weight.sum()]), proposal.axis_name)
+    return sums[0] / jnp.maximum(sums[1], jnp.asarray(jnp.finfo(mean.dtype).tiny, mean.dtype))
+
+
 def arc_log_score(
     mean: Float[Array, "N"], variance: Float[Array, "N"], target, group: int
 ) -> Float[Array, "N"]:
@@ -258,8 +343,15 @@ def arc_log_score(
     width = jnp.square(jnp.minimum(jnp.sin(target), jnp.cos(target))) / 2
     total = width + variance
     kernel = 0.5 * jnp.log(width / total) - jnp.square(mean - target) / (2 * total)
+    mixed = arc_informative(mean, variance, group)
+    return kernel + jnp.log(jnp.maximum(mixed, jnp.asarray(1e-6, dtype)))
+
+
+def arc_informative(
+    mean: Float[Array, "N"], variance: Float[Array, "N"], group: int
+) -> Float[Array, "N"]:
+    """ARCUS's chance that a group of rollouts is mixed; see :func:`add_arc_nearness`."""
     widened = 1 + 2 * group * variance
     low = jnp.exp(-group * jnp.square(mean) / widened)
     high = jnp.exp(-group * jnp.square(np.pi / 2 - mean) / widened)
-    mixed = 1 - (low + high) / jnp.sqrt(widened)
-    return kernel + jnp.log(jnp.maximum(mixed, jnp.asarray(1e-6, dtype)))
+    return 1 - (low + high) / jnp.sqrt(widened)

@@ -171,6 +171,25 @@ def arc_log_score(mean, variance, target, group):
     return math.log(kernel) + math.log(max(1 - agree / math.sqrt(a), 1e-6))
 
 
+def arc_paced_target(target, means, variances, group, temperature=0.3, slack=0.03, most=0.005):
+    """Where ARCUS's target goes next."""
+    low = math.asin(math.sqrt(1 - 0.5 ** (1 / group)))
+    high = math.asin(math.sqrt(0.5 ** (1 / group)))
+    yields = []
+    for step in range(41):
+        aim = low + (high - low) * step / 40
+        total = drawn = 0.0
+        for m, v in zip(means, variances, strict=True):
+            weight = math.exp(arc_log_score(m, v, aim, group) / temperature)
+            a = 1 + 2 * group * v
+            agree = math.exp(-group * m**2 / a) + math.exp(-group * (math.pi / 2 - m) ** 2 / a)
+            drawn += weight * (1 - agree / math.sqrt(a))
+            total += weight
+        yields.append((aim, drawn / total))
+    wanted = next(aim for aim, found in yields if found >= max(y for _, y in yields) - slack)
+    return target + min(max(wanted - target, -most), most)
+
+
 class StreakLoop:
     """GRESO's streaks and base probabilities."""
 

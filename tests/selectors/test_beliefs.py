@@ -218,6 +218,23 @@ def test_arcus():
     follow(part, loop.step, check)
 
 
+def test_arcus_moves_its_target_after_the_warm_up():
+    group, batch, warm_up = 6, 4, 2
+    part = selectors.add_paced_arc_nearness(group=group, warm_up=warm_up)
+    selector = selectors.chain(selectors.track_arc(), part)
+    choose = jax.jit(lambda key, state: dpsjax.select(selector, key, state, batch)[1])
+    observe = jax.jit(lambda state, *seen: dpsjax.observe(selector, state, *seen)[1])
+    loop, state, expected = oracle.ArcLoop(N, 0.1), selector.init(N), np.pi / 4
+    for number, seen in enumerate(history()):
+        state = choose(jax.random.key(number), state)
+        if number >= warm_up:
+            expected = oracle.arc_paced_target(expected, loop.mean, loop.variance, group)
+        close(state.parts[1].target, expected, 1e-8)
+        state = observe(state, *seen)
+        loop.step(as_dict(*seen))
+    assert abs(expected - np.pi / 4) > 0.01
+
+
 def test_greso_streaks_and_probabilities():
     loop = oracle.StreakLoop(N)
     selector = selectors.skip_streaks()
@@ -283,6 +300,21 @@ def test_adarft_target():
         if rates:
             target = np.clip(target + 50 * np.tanh(2 * (np.mean(rates) - 0.5)), 0, 100)
         close(propose(selector, state).score, -abs(difficulty - target))
+
+
+def test_vcrl_bank_draws_the_highest_averaged_variance():
+    momentum, selector = 0.8, selectors.vcrl(0.0, bank=0.5, momentum=0.8)
+    state, priority = selector.init(N), np.zeros(N)
+    observe = jax.jit(lambda state, *seen: dpsjax.observe(selector, state, *seen)[1])
+    for seen in history():
+        state = observe(state, *seen)
+        for n, (m, g) in as_dict(*seen).items():
+            priority[n] = momentum * priority[n] + (1 - momentum) * m * (g - m) / g**2
+    half = np.argsort(-priority)[:4]
+    assert priority[half[-1]] > np.sort(priority)[-5]  # no tie at the cut
+    draw = jax.jit(lambda key: dpsjax.select(selector, key, state, 8)[0].index)
+    for number in range(3):
+        assert set(half.tolist()) <= set(np.asarray(draw(jax.random.key(number))).tolist())
 
 
 def test_vcrl_gate():
