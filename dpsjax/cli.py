@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import dpsjax
+from dpsjax.train.compilation import use_compilation_cache
 from dpsjax.train.config import TrainConfig, from_dict
 from dpsjax.train.processes import DistributedConfig, connect, is_first, run_together
 from dpsjax.train.selectors import default_selector, selector_name, selector_names
@@ -110,6 +111,7 @@ def train_countdown(words: Sequence[str]) -> int:
     try:
         parsed = parse_train(words)
         connect(parsed.hosts)
+        use_compilation_cache()
     except (ValueError, OSError) as error:
         return _complain(str(error))
     return run_together(lambda: _train(parsed, words))

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from dpsjax.grpo import losses
 from dpsjax.grpo.config import GRPOConfig
+from dpsjax.grpo.update import Variant
 from dpsjax.policy import Compute, PolicyConfig, Sampling
 from dpsjax.tasks import countdown
 from dpsjax.tasks.base import Task, Tokenizer
+from dpsjax.train.language import ResponseTokenizer
 from dpsjax.train.selectors import Dps, SelectorConfig, default_selector, selector_name
 
 
@@ -67,8 +70,11 @@ class CountdownConfig:
 class ModelConfig:
     """The policy: where it starts, and how it is computed."""
 
-    init: Annotated[str, tyro.conf.arg(prefix_name=False, metavar="base|random|PATH")] = "base"
-    """Start from the shipped base, from random weights, or from a safetensors file."""
+    init: Annotated[
+        str, tyro.conf.arg(prefix_name=False, aliases=("--model",), metavar="base|random|PATH")
+    ] = "base"
+    """Start from the shipped base, from random weights, from a safetensors file, or from a folder
+    of a Qwen2.5, Qwen3 or Llama-3 checkpoint, whose tokenizer is then used."""
     width: int = 96
     """Width of the residual stream; this and the sizes below matter for random weights only."""
     mlp_width: int = 256
@@ -109,6 +115,13 @@ class ModelConfig:
         return Compute(dtype=self.dtype, remat=self.remat, scan_layers=self.scan_layers)
 
 
+def _stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Every token that ends a response; a checkpoint may have several."""
+    if isinstance(tokenizer, ResponseTokenizer):
+        return tokenizer.chat.stop_ids
+    return (tokenizer.eos_id,)
+
+
 @dataclass(frozen=True)
 class RolloutConfig:
     """How responses are sampled for training."""
@@ -133,7 +146,7 @@ class RolloutConfig:
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
-            stop_ids=(tokenizer.eos_id,),
+            stop_ids=_stop_ids(tokenizer),
             pad_id=tokenizer.pad_id,
         )
 
@@ -161,7 +174,7 @@ class EvaluationConfig:
         return Sampling(
             max_tokens=max_tokens,
             temperature=self.temperature,
-            stop_ids=(tokenizer.eos_id,),
+            stop_ids=_stop_ids(tokenizer),
             pad_id=tokenizer.pad_id,
         )
 
@@ -197,11 +210,54 @@ class CheckpointConfig:
     """Also keep the one of best held-out accuracy, among those where it was measured."""
     on_error: Literal["continue", "stop"] = "continue"
     """When one cannot be written (a full disk): train on, or stop. The earlier ones stay."""
+    on_nonfinite: Annotated[Literal["skip", "stop"], tyro.conf.arg(prefix_name=False)] = "skip"
+    """When a loss or gradient is NaN or infinite: skip that optimizer step, or stop the run; the
+    last checkpoint is then from before it."""
 
     def __post_init__(self):
         _require(self.every >= 1, "every", self.every, "at least 1")
         _require(self.minutes > 0, "minutes", self.minutes, "above 0")
         _require(self.keep >= 1, "keep", self.keep, "at least 1")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Variants of the GRPO loss; the numbers in it are those of --grpo."""
+
+    aggregation: Literal["token-mean", "sequence-mean", "constant-length"] = "token-mean"
+    """Of the tokens' losses: mean over all tokens (DAPO), over the sequences' means (GRPO), or the
+    sum by the longest response (Dr. GRPO)."""
+    kl_estimator: Literal["k1", "k3"] = "k3"
+    """Estimator of the KL to the reference, where --grpo.kl-coefficient is above 0."""
+    recompute_old: bool = False
+    """Take the old log-probabilities from the policy before the update, not from the sampler."""
+    sampler_ratio_cap: float | None = None
+    """Weigh tokens by old / sampled probability, at most this (truncated importance sampling);
+    corrects the mismatch of sampler and update, and needs --loss.recompute-old."""
+    count_uninformative: bool = False
+    """Divide by all groups, also those without variance or refused by the selector."""
+
+    def __post_init__(self):
+        self.variant()
+
+    def variant(self) -> Variant:
+        """The same as functions.
+
+        Raises:
+            ValueError: the settings do not fit each other.
+        """
+        aggregations = {
+            "token-mean": losses.token_mean,
+            "sequence-mean": losses.sequence_mean,
+            "constant-length": losses.constant_length,
+        }
+        return Variant(
+            aggregate=aggregations[self.aggregation],
+            kl_estimator={"k1": losses.k1, "k3": losses.k3}[self.kl_estimator],
+            recompute_old=self.recompute_old,
+            sampler_ratio_cap=self.sampler_ratio_cap,
+            count_uninformative=self.count_uninformative,
+        )
 
 
 def _default_grpo() -> GRPOConfig:
@@ -227,8 +283,7 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    on_nonfinite: Literal["skip", "stop"] = "skip"
-    """When a loss or gradient is NaN or infinite: skip that optimizer step, or stop the run."""
+    loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self):
         _require(self.steps >= 1, "steps", self.steps, "at least 1")

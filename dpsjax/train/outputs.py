@@ -23,7 +23,7 @@ from dpsjax.train.state import TrainState, digest
 from dpsjax.types import PyTree
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
-WEIGHTS, PLOTS = "weights.safetensors", "plots"
+WEIGHTS, MODEL, PLOTS = "weights.safetensors", "model", "plots"
 CHECKPOINTS, FAULTS = "checkpoints", "faults"
 
 # Packages that decide what a run computes.
@@ -43,7 +43,7 @@ def open_folder(folder: Path) -> Path | None:
         OSError: it cannot be made, or there is a file in its place.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = (CONFIG, METRICS, SUMMARY, WEIGHTS, PLOTS, CHECKPOINTS, FAULTS)
+    names = (CONFIG, METRICS, SUMMARY, WEIGHTS, MODEL, PLOTS, CHECKPOINTS, FAULTS)
     present = [folder / name for name in names if (folder / name).exists()]
     if not present:
         return None

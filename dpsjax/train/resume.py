@@ -11,13 +11,14 @@ from jax.experimental import multihost_utils
 from dpsjax.train import checkpoint, outputs
 from dpsjax.train.checkpoint import Damaged, Meta
 from dpsjax.train.config import TrainConfig, to_dict
+from dpsjax.train.language import folder_digest
 from dpsjax.train.processes import from_first
 from dpsjax.train.setup import Run, weights_path
 from dpsjax.train.state import TrainState
 
 # Settings that do not change what a step computes; all others must be those of the checkpoint.
 # The weights are compared, not what they are called.
-FREE = ("steps", "out", "mesh", "checkpoint", "on_nonfinite", "evaluation.every", "model.init")
+FREE = ("steps", "out", "mesh", "checkpoint", "evaluation.every", "model.init")
 
 
 class Position(NamedTuple):
@@ -231,7 +232,9 @@ def _check_lines(metrics: Path, position: Position) -> None:
 def _weights(config: TrainConfig) -> str:
     """Which weights the run began with; a KL penalty refers to them to the end."""
     path = weights_path(config.model.init)
-    return "random" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    if path is None:
+        return "random"
+    return folder_digest(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _digest(text: str) -> str:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
-from dpsjax.policy import save_weights
+from dpsjax.policy import save_checkpoint, save_weights
 from dpsjax.train import faults, metrics, outputs, plots, processes
 from dpsjax.train.agreement import make_agree
 from dpsjax.train.checkpoint import Saver
 from dpsjax.train.config import TrainConfig, to_dict
+from dpsjax.train.language import is_checkpoint_folder
 from dpsjax.train.loop import Step, train
 from dpsjax.train.metrics import Record
 from dpsjax.train.progress import progress
@@ -120,9 +121,18 @@ def finish(started: Started, console: Console) -> dict[str, Any] | None:
             saver.close()
         if position.step < run.config.steps:
             return None
-    save_weights(folder / outputs.WEIGHTS, run.policy, state.params)
+    _export(run, state)
     proof = outputs.digests(run, state)
     return processes.from_first(lambda: _sum_up(run, proof, position.elapsed))
+
+
+def _export(run: Run, state: TrainState) -> None:
+    """Write the policy: a checkpoint folder if it came from one, else one file."""
+    folder, init = run.config.folder(), run.config.model.init
+    if is_checkpoint_folder(init):
+        save_checkpoint(folder / outputs.MODEL, run.policy, state.params, source=init)
+    else:
+        save_weights(folder / outputs.WEIGHTS, run.policy, state.params)
 
 
 def _sum_up(run: Run, proof: dict[str, str], elapsed: float) -> dict[str, Any]:
@@ -191,7 +201,7 @@ class _Journal:
         path = faults.write_reproducer(
             place, self.run.policy, state, number, step.draw, step.groups
         )
-        if self.run.config.on_nonfinite == "stop":
+        if self.run.config.checkpoint.on_nonfinite == "stop":
             raise faults.NonFiniteError(
                 f"step {number}: a loss or gradient is not finite. Its batch and key: {path}; "
                 "the last checkpoint is from before it: continue with --on-nonfinite skip, or with "

@@ -14,7 +14,7 @@ from dpsjax.grpo import mesh as meshes
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.grpo.optimizer import make_optimizer
 from dpsjax.grpo.update import make_update as make_policy_update
-from dpsjax.policy import Policy, PolicyConfig, abstract_policy, load_weights
+from dpsjax.policy import Policy, PolicyConfig, abstract_policy, load_checkpoint, load_weights
 from dpsjax.policy.sharding import MESH_AXES, shardings
 from dpsjax.selectors import ChainState
 from dpsjax.tasks.base import Task
@@ -22,6 +22,7 @@ from dpsjax.tasks.countdown import base_path
 from dpsjax.train import stages
 from dpsjax.train.config import MeshConfig, ModelConfig, TrainConfig
 from dpsjax.train.evaluate import Accuracy, make_evaluate, uniform_slice
+from dpsjax.train.language import for_language_model, is_checkpoint_folder
 from dpsjax.train.prompts import Prompts, tokenize
 from dpsjax.train.state import TrainState, initial_state
 from dpsjax.types import Key, PyTree
@@ -77,6 +78,8 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
     batch_rows = _round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
     _check_division(config.grpo, batch_rows)
     task = config.task.build()
+    if is_checkpoint_folder(config.model.init):
+        task = for_language_model(task, Path(config.model.init))
     pool_rows = _round_up(len(task.train), mesh.size)
     selector = stages.watched(config.selector.build())
     optimizer = make_optimizer(config.grpo)
@@ -111,7 +114,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
     group = config.grpo.rollouts_per_prompt
     sampling = config.rollout.sampling(task.response_tokens, task.tokenizer)
     log_probs = stages.log_prob_function(graph, config.rollout.temperature)
-    update = make_policy_update(config.grpo, log_probs, optimizer)
+    update = make_policy_update(config.grpo, log_probs, optimizer, config.loss.variant())
     run = Run(
         config=config,
         task=task,
@@ -149,7 +152,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
 
 def weights_path(init: str) -> Path | None:
-    """The file that ``--init`` means; None for random weights."""
+    """The file or checkpoint folder that ``--init`` means; None for random weights."""
     if init == "random":
         return None
     path = base_path() if init == "base" else Path(init)
@@ -173,8 +176,10 @@ def _load_policy(
             return nnx.split(Policy(policy, compute, rngs=nnx.Rngs(params=key)))[1]
 
         return policy, graph, jax.jit(build, out_shardings=shardings(shapes, mesh))(key)
-    policy, params = load_weights(weights, mesh=mesh)
-    if policy.vocab_size != vocab_size:
+    folder = weights.is_dir()
+    policy, params = (load_checkpoint if folder else load_weights)(weights, mesh=mesh)
+    # The embedding of a checkpoint is often larger than its vocabulary, for even shards.
+    if policy.vocab_size < vocab_size or (policy.vocab_size != vocab_size and not folder):
         raise ValueError(
             f"init={config.init!r} has a vocabulary of {policy.vocab_size} tokens, and the "
             f"task's tokenizer has {vocab_size}: use weights made for this task"

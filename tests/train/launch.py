@@ -9,24 +9,10 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 # The shipped base solves some of these problems, so that there is something to learn from.
-SETTINGS = [
-    "--task.problems",
-    "64",
-    "--task.held-out",
-    "8",
-    "--prompts",
-    "8",
-    "--grpo.rollouts-per-prompt",
-    "4",
-    "--evaluation.every",
-    "4",
-    "--evaluation.problems",
-    "8",
-    "--evaluation.samples",
-    "1",
-    "--checkpoint.every",
-    "2",
-]
+SETTINGS = (
+    "--task.problems 64 --task.held-out 8 --prompts 8 --grpo.rollouts-per-prompt 4 "
+    "--evaluation.every 4 --evaluation.problems 8 --evaluation.samples 1 --checkpoint.every 2"
+)
 
 
 class Processes:
@@ -47,7 +33,15 @@ class Processes:
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
         self.running = []
         for number in range(count):
-            command = [sys.executable, "-m", "dpsjax.cli", "train", "countdown", *SETTINGS, *words]
+            command = [
+                sys.executable,
+                "-m",
+                "dpsjax.cli",
+                "train",
+                "countdown",
+                *SETTINGS.split(),
+                *words,
+            ]
             if count > 1:
                 command += ["--coordinator", f"127.0.0.1:{port}"]
                 command += ["--processes", str(count), "--process", str(number)]

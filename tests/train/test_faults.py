@@ -190,15 +190,15 @@ def test_stopping_at_the_first_step_that_is_not_finite(prepared, tmp_path, capsy
     run, state = prepared
     bad = with_bad_log_probs(run, 3, float("nan"))  # after the evaluation's own
     bad = dataclasses.replace(bad, evaluate=run.evaluate)
-    each = CheckpointConfig(every=1)
+    each = CheckpointConfig(every=1, on_nonfinite="stop")
     with pytest.raises(NonFiniteError, match=r"step 3.*step-3.npz.*--on-nonfinite skip"):
-        follow((bad, state), tmp_path, steps=4, on_nonfinite="stop", checkpoint=each)
+        follow((bad, state), tmp_path, steps=4, checkpoint=each)
     good, damaged = last_good(tmp_path / outputs.CHECKPOINTS)
     assert good is not None and good.name == "2" and not damaged  # the state before it
     assert (tmp_path / outputs.FAULTS / "step-3.npz").exists()
     # skipping instead: the same fault, and the run ends
     bad = dataclasses.replace(with_bad_log_probs(run, 3, float("nan")), evaluate=run.evaluate)
-    summary = follow((bad, state), tmp_path / "on", steps=4, checkpoint=each)
+    summary = follow((bad, state), tmp_path / "on", steps=4, checkpoint=CheckpointConfig(every=1))
     assert summary["steps"] == 4 and summary["skipped_nonfinite"] == 1
     assert capsys.readouterr().out.count("loss or gradient is not finite") == 2
 

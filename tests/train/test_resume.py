@@ -278,9 +278,8 @@ def test_what_does_not_change_the_run_may_change(compiled, uninterrupted):
             **SETTINGS,
             "steps": 50,
             "mesh": MeshConfig(data=2),
-            "checkpoint": CheckpointConfig(every=7, minutes=1.0, keep=9),
+            "checkpoint": CheckpointConfig(every=7, minutes=1.0, keep=9, on_nonfinite="stop"),
             "evaluation": EvaluationConfig(every=5, problems=6, samples=2),
-            "on_nonfinite": "stop",
         }
     )
     run = dataclasses.replace(compiled[0], config=free)
