@@ -11,7 +11,7 @@ from dpsjax.train import metrics, processes
 from dpsjax.train.metrics import Record
 from dpsjax.train.rollout import score_rollouts
 from dpsjax.train.setup import Run
-from dpsjax.train.stages import GENERATE, Draw, Groups, step_key
+from dpsjax.train.stages import GENERATE, Draw, Groups, RoundReport, round_key, step_key
 from dpsjax.train.state import TrainState
 
 
@@ -38,8 +38,8 @@ class Step(NamedTuple):
     """What a step was made of, beside its record.
 
     Attributes:
-        draw: its prompts.
-        groups: its scored rollouts.
+        draw: the prompts of its last round.
+        groups: their scored rollouts.
         errors: what the verifier failed with.
     """
 
@@ -49,7 +49,7 @@ class Step(NamedTuple):
 
 
 def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record, Step]:
-    """One step: select, generate, score, update.
+    """One step: select, generate, score, update; the first three again where groups are missing.
 
     Args:
         run: of :func:`dpsjax.train.setup.prepare`.
@@ -59,25 +59,49 @@ def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record, Step]:
         ``(state, record, step)``.
     """
     clock = Clock()
-    group = run.config.grpo.rollouts_per_prompt
+    group, asked = run.config.grpo.rollouts_per_prompt, run.config.rollout.prompts
+    rounds: list[RoundReport] = []
+    errors: list[str] = []
+    more = True
     with jax.set_mesh(run.mesh):
-        with clock.phase("select"):
-            draw, belief = run.select(state.selector, state.key, state.step, run.prompts)
-            state = jax.block_until_ready(state._replace(selector=belief))
-        with clock.phase("generate"):
-            key = step_key(state.key, state.step, GENERATE)
-            rollouts = run.generate(state.params, key, draw.prompt, draw.prompt_mask)
-            jax.block_until_ready(rollouts)
-        with clock.phase("score"):
-            groups, own = score_rollouts(run.task, run.task.train, draw.index, rollouts)
-            errors = processes.gather_errors(own)
-        with clock.phase("update"):
-            state, report = run.update(state, draw, groups, run.reference)
-            state = jax.block_until_ready(state)
+        while more:
+            state, draw, groups, failed = _roll_out(run, state, len(rounds), clock)
+            errors += failed
+            with clock.phase("update"):
+                if run.refill is None:
+                    state, report, update = run.update(state, draw, groups, run.reference)
+                    more = False
+                else:
+                    state, report = run.refill.collect(state, draw, groups)
+                    more = run.refill.wants_more(len(rounds) + 1, int(report.waiting))
+                    if not more:
+                        state, update = run.refill.update(state, run.reference)
+                state = jax.block_until_ready(state)
+            rounds.append(report)
     done, rollouts_so_far = int(state.step), int(state.position) * group
-    record = metrics.step_record(done, rollouts_so_far, report, clock.total())
-    metrics.add_faults(record, group, run.config.rollout.prompts, errors)
+    record = metrics.step_record(done, rollouts_so_far, group, rounds, update, clock.total())
+    record["groups_waiting"] = 0 if run.refill is None else int(state.pending.size)
+    metrics.add_faults(record, group, asked * len(rounds), errors)
     return state, record, Step(draw, groups, errors)
+
+
+def _roll_out(
+    run: Run, state: TrainState, number: int, clock: Clock
+) -> tuple[TrainState, Draw, Groups, list[str]]:
+    """One round: select, generate, score. The last are the errors of the verifier."""
+    key = round_key(state.key, number)
+    with clock.phase("select"):
+        draw, belief = run.select(state.selector, key, state.step, run.prompts)
+        state = jax.block_until_ready(state._replace(selector=belief))
+    with clock.phase("generate"):
+        rollouts = run.generate(
+            state.params, step_key(key, state.step, GENERATE), draw.prompt, draw.prompt_mask
+        )
+        jax.block_until_ready(rollouts)
+    with clock.phase("score"):
+        groups, own = score_rollouts(run.task, run.task.train, draw.index, rollouts)
+        errors = processes.gather_errors(own)
+    return state, draw, groups, errors
 
 
 def train(

@@ -10,14 +10,22 @@ from typing import Any
 import jax
 import numpy as np
 
+from dpsjax.grpo.update import UpdateMetrics
 from dpsjax.selectors import partial_states
 from dpsjax.train.evaluate import Accuracy
-from dpsjax.train.stages import StepReport
+from dpsjax.train.stages import RoundReport
 
 Record = dict[str, Any]
 
 
-def step_record(step: int, rollouts: int, report: StepReport, seconds: dict[str, float]) -> Record:
+def step_record(
+    step: int,
+    rollouts: int,
+    group: int,
+    rounds: Sequence[RoundReport],
+    update: UpdateMetrics,
+    seconds: dict[str, float],
+) -> Record:
     """One step, as it goes into ``metrics.jsonl``.
 
     Everything that depends on the clock is under ``seconds``; the rest is a function of the
@@ -26,48 +34,82 @@ def step_record(step: int, rollouts: int, report: StepReport, seconds: dict[str,
     Args:
         step: number of the step, from 1.
         rollouts: responses generated since the start of the run, this step included.
-        report: what the step did.
+        group: G.
+        rounds: what its rollouts showed.
+        update: what the policy update did.
         seconds: by phase.
 
     Returns:
-        a JSON-serialisable record. Rates are over prompts with at least one valid rollout:
-        ``effective_ratio`` is the share that is neither all wrong nor all right.
+        a JSON-serialisable record. Rates are over prompts with at least one valid rollout, of all
+        rounds: ``effective_ratio`` is the share that is neither all wrong nor all right,
+        ``rejected`` counts those of them that the selector kept out of the loss. ``brier`` and
+        ``log_loss`` judge the predicted probability of "partially solved", on the rolled-out
+        prompts. What is not defined in a step without any such prompt is None.
     """
-    host: Any = jax.tree.map(np.asarray, report)
-    rows = host.index >= 0
-    passes, trials = host.passes[rows], host.trials[rows]
+    shown: list[RoundReport] = [jax.tree.map(np.asarray, report) for report in rounds]
+    done: Any = jax.tree.map(np.asarray, update)
+    rows = np.concatenate([report.index for report in shown]) >= 0
+
+    def joined(name: str) -> Any:
+        return np.concatenate([report._asdict()[name] for report in shown], axis=-1)[..., rows]
+
+    passes, trials, state = joined("passes"), joined("trials"), joined("observed")
+    predicted = joined("predicted")
     seen = trials > 0
     mixed = seen & (passes > 0) & (passes < trials)
-    policy, update = host.update.policy, host.update
+    effective, policy = int(mixed.sum()), done.policy
+    valid = [max(int(report.trials.sum()), 1) for report in shown]
     return {
         "step": step,
         "rollouts": rollouts,
-        "reward": float(host.reward),
+        "rounds": len(shown),
+        "reward": float(np.average([float(report.reward) for report in shown], weights=valid)),
         "accuracy": float(passes.sum() / max(trials.sum(), 1)),
-        "effective_ratio": float(mixed.sum() / max(seen.sum(), 1)),
+        "effective_ratio": float(effective / max(seen.sum(), 1)),
         "all_wrong": int((seen & (passes == 0)).sum()),
         "all_right": int((seen & (passes == trials)).sum()),
-        "groups_in_loss": int(update.groups),
-        "coverage": int(host.covered),
-        "occupancy": _rounded(host.occupancy),
-        "loss": float(update.loss),
-        "grad_norm": float(update.grad_norm),
+        "rejected": int((mixed & ~joined("accept")).sum()),
+        "groups_in_loss": int(done.groups),
+        "rollouts_per_effective_group": rows.sum() * group / effective if effective else None,
+        **_surprise(predicted, state),
+        "coverage": int(shown[-1].covered),
+        "occupancy": _rounded(shown[0].occupancy),
+        "loss": float(done.loss),
+        "grad_norm": float(done.grad_norm),
         "entropy": float(policy.entropy),
         "kl": float(policy.kl),
         "mismatch": float(policy.mismatch),
         "mismatch_max": float(policy.mismatch_max),
         "clipped": float((policy.clipped_low + policy.clipped_high) / max(policy.tokens, 1)),
-        "tokens": int(host.tokens),
-        "skipped_nonfinite": int(update.skipped_nonfinite),
-        "skipped_empty": int(update.skipped_empty),
+        "tokens": int(sum(int(report.tokens) for report in shown)),
+        "skipped_nonfinite": int(done.skipped_nonfinite),
+        "skipped_empty": int(done.skipped_empty),
         "groups": {
-            "prompt": host.index[rows].tolist(),
+            "prompt": joined("index").tolist(),
             "passes": passes.tolist(),
             "trials": trials.tolist(),
-            "state": host.observed[rows].tolist(),
-            "predicted": _rounded(host.predicted[:, rows]),
+            "length": np.round(joined("length").astype(np.float64), 3).tolist(),
+            "state": state.tolist(),
+            "predicted": _rounded(predicted),
         },
-        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        "seconds": {
+            **{name: round(value, 4) for name, value in seconds.items()},
+            "per_effective_group": round(seconds["step"] / effective, 4) if effective else None,
+        },
+    }
+
+
+def _surprise(predicted: np.ndarray, state: np.ndarray) -> dict[str, float | None]:
+    """Brier score and log loss (nats) of P(partially solved), over the prompts that were seen."""
+    weights = np.asarray(partial_states(predicted.shape[0]), np.float64)
+    probability = (weights @ predicted.astype(np.float64))[state >= 0]
+    partial = weights[state[state >= 0]] > 0
+    if not partial.size:
+        return {"brier": None, "log_loss": None}
+    likelihood = np.clip(np.where(partial, probability, 1 - probability), 1e-6, 1.0)
+    return {
+        "brier": round(float(np.mean((probability - partial) ** 2)), 6),
+        "log_loss": round(float(-np.log(likelihood).mean()), 6),
     }
 
 

@@ -1,5 +1,6 @@
 """From settings to everything a run holds: task, devices, policy, stages and the first state."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,15 @@ from dpsjax.policy.sharding import MESH_AXES, shardings
 from dpsjax.selectors import ChainState
 from dpsjax.tasks.base import Task
 from dpsjax.tasks.countdown import base_path
-from dpsjax.train import stages
+from dpsjax.train import refill, stages
 from dpsjax.train.config import MeshConfig, ModelConfig, TrainConfig
 from dpsjax.train.evaluate import Accuracy, make_evaluate, uniform_slice
 from dpsjax.train.language import for_language_model, is_checkpoint_folder
 from dpsjax.train.prompts import Prompts, tokenize
+from dpsjax.train.refill import Refill
+from dpsjax.train.selectors import build_selector, max_rounds
 from dpsjax.train.state import TrainState, initial_state
-from dpsjax.types import Key, PyTree
+from dpsjax.types import Array, Key, PyTree
 
 # What the key of a seed is used for.
 _WEIGHTS, _STEPS, _EVALUATION = 0, 1, 2
@@ -45,7 +48,9 @@ class Run:
         select: See :func:`dpsjax.train.stages.make_select`.
         generate: See :func:`dpsjax.train.stages.make_generate`.
         update: See :func:`dpsjax.train.stages.make_update`.
+        predict: See :func:`dpsjax.train.stages.predict`; of the selector's state.
         evaluate: Held-out accuracy of parameters.
+        refill: The stages of a run whose steps go on until enough groups are accepted, or None.
     """
 
     config: TrainConfig
@@ -57,7 +62,9 @@ class Run:
     select: Callable
     generate: Callable
     update: Callable
+    predict: Callable[[PyTree], Array]
     evaluate: Callable[[PyTree], Accuracy]
+    refill: Refill | None = None
 
 
 def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
@@ -81,7 +88,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
     if is_checkpoint_folder(config.model.init):
         task = for_language_model(task, Path(config.model.init))
     pool_rows = _round_up(len(task.train), mesh.size)
-    selector = stages.watched(config.selector.build())
+    selector = stages.watched(build_selector(config.selector, task.train))
     optimizer = make_optimizer(config.grpo)
     with jax.set_mesh(mesh):
         policy, graph, params = _load_policy(
@@ -95,7 +102,8 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         def start(params: PyTree) -> TrainState:
             belief = _mark_empty(selector.init(pool_rows), len(task.train))
             steps = jax.random.fold_in(key, _STEPS)
-            return initial_state(params, optimizer.init(params), belief, steps, pool_rows)
+            first = initial_state(params, optimizer.init(params), belief, steps, pool_rows)
+            return first._replace(pending=_buffer(config, task))
 
         everywhere: Any = meshes.replicated(mesh)
         shapes = jax.eval_shape(start, params)
@@ -109,6 +117,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             step=everywhere,
             position=everywhere,
             visits=by_prompt[1],
+            pending=refill.buffer_shardings(shapes.pending, mesh) if shapes.pending else (),
         )
         state = jax.jit(start, out_shardings=placement)(params)
     group = config.grpo.rollouts_per_prompt
@@ -127,11 +136,35 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         ),
         generate=stages.make_generate(graph, sampling, group, mesh),
         update=stages.make_update(selector, update, mesh, placement),
+        predict=jax.jit(
+            functools.partial(stages.predict, selector), out_shardings=meshes.replicated(mesh)
+        ),
         evaluate=_evaluation(
             config, task, graph, mesh, batch_rows, jax.random.fold_in(key, _EVALUATION)
         ),
+        refill=refill.make_refill(
+            selector,
+            update,
+            config.rollout.prompts,
+            batch_rows,
+            refill.rounds_of(max_rounds(config.selector), config.rollout.prompts, len(task.train)),
+            mesh,
+            placement,
+        ),
     )
     return run, state
+
+
+def _buffer(config: TrainConfig, task: Task) -> PyTree:
+    """Room for groups that wait, where the selector's steps may have more than one round."""
+    if max_rounds(config.selector) == 1:
+        return ()
+    return refill.empty_buffer(
+        config.rollout.prompts,
+        config.grpo.rollouts_per_prompt,
+        task.prompt_tokens,
+        task.response_tokens,
+    )
 
 
 def make_mesh(config: MeshConfig) -> Mesh:

@@ -64,8 +64,8 @@ class Groups(NamedTuple):
     valid: Array
 
 
-class StepReport(NamedTuple):
-    """What a step did, replicated on all devices.
+class RoundReport(NamedTuple):
+    """What a round of rollouts showed, replicated on all devices; most steps have one round.
 
     Attributes:
         index: int32[R].
@@ -73,12 +73,13 @@ class StepReport(NamedTuple):
         trials: Valid rollouts. int32[R].
         accept: Whether the selector lets the loss see the group. bool[R].
         observed: Solve state, -1 where nothing was seen. int32[R].
+        length: Mean tokens of a valid response. float32[R].
         predicted: Draw.predicted.
         occupancy: Draw.occupancy.
         reward: Mean over the valid rollouts. float32[].
         tokens: Generated tokens. int32[].
         covered: Distinct prompts visited so far. int32[].
-        update: What the policy update did.
+        waiting: Accepted groups that wait for an update, see :mod:`dpsjax.train.refill`. int32[].
     """
 
     index: Array
@@ -86,17 +87,23 @@ class StepReport(NamedTuple):
     trials: Array
     accept: Array
     observed: Array
+    length: Array
     predicted: Array
     occupancy: Array
     reward: Array
     tokens: Array
     covered: Array
-    update: UpdateMetrics
+    waiting: Array
 
 
 def step_key(key: Key, step: Array, use: int) -> Key:
     """The key of one use in one step."""
     return jax.random.fold_in(jax.random.fold_in(key, step), use)
+
+
+def round_key(key: Key, number: int) -> Key:
+    """The key that stands for the run's in the later rounds of a step, counted from 0."""
+    return jax.random.fold_in(key, number) if number else key
 
 
 def watched(selector: Selector) -> Selector:
@@ -223,6 +230,57 @@ def log_prob_function(graph: nnx.GraphDef, temperature: float) -> LogProbFunctio
     return run
 
 
+def learn_from_round(
+    selector: Selector, state: TrainState, draw: Draw, groups: Groups
+) -> tuple[TrainState, RolloutBatch, RoundReport]:
+    """Let the belief and the counters learn from a round of rollouts; the policy comes later.
+
+    Args:
+        selector: of :func:`watched`.
+        state: before.
+        draw: the prompts.
+        groups: their scored rollouts.
+
+    Returns:
+        ``(state, batch, report)``; the batch is what a policy update consumes.
+    """
+    counted = groups.valid & (draw.index >= 0)[:, None]
+    trials = counted.sum(axis=1, dtype=jnp.int32)
+    passes = (groups.correct & counted).sum(axis=1, dtype=jnp.int32)
+    accept, belief = selectors.observe(
+        selector,
+        state.selector,
+        draw.index,
+        passes,
+        trials,
+        rewards=groups.correct.astype(jnp.float32),
+        entropies=_mean_entropy(groups.rollouts, counted),
+    )
+    batch = _loss_batch(draw, groups, counted, accept)
+    new = state._replace(
+        selector=belief,
+        position=state.position + (draw.index >= 0).sum(dtype=jnp.int32),
+        visits=_count_visits(state.visits, draw.index),
+    )
+    tokens = batch.mask.sum(axis=(1, 2), dtype=jnp.int32)
+    total = jnp.maximum(trials.sum(dtype=jnp.int32), 1).astype(jnp.float32)
+    report = RoundReport(
+        index=draw.index,
+        passes=passes,
+        trials=trials,
+        accept=accept,
+        observed=hmm.solve_state(passes, trials, draw.predicted.shape[0]),
+        length=tokens.astype(jnp.float32) / jnp.maximum(trials, 1).astype(jnp.float32),
+        predicted=draw.predicted,
+        occupancy=draw.occupancy,
+        reward=jnp.where(counted, groups.rewards, 0).sum() / total,
+        tokens=tokens.sum(dtype=jnp.int32),
+        covered=(new.visits > 0).sum(dtype=jnp.int32),
+        waiting=jnp.zeros((), jnp.int32),
+    )
+    return new, batch, report
+
+
 def make_update(
     selector: Selector, policy_update: UpdateFunction, mesh: Mesh, state_shardings: TrainState
 ) -> Callable:
@@ -235,42 +293,20 @@ def make_update(
         state_shardings: a sharding for every leaf of the state.
 
     Returns:
-        jitted ``(state, draw, groups, reference_params) -> (state, StepReport)``; it donates the
-        state. ``reference_params`` is None without a KL penalty.
+        jitted ``(state, draw, groups, reference_params) -> (state, RoundReport, UpdateMetrics)``;
+        it donates the state. ``reference_params`` is None without a KL penalty.
     """
 
-    def run(state: TrainState, draw: Draw, groups: Groups, reference: PyTree):
-        counted = groups.valid & (draw.index >= 0)[:, None]
-        trials = counted.sum(axis=1, dtype=jnp.int32)
-        passes = (groups.correct & counted).sum(axis=1, dtype=jnp.int32)
-        accept, belief = selectors.observe(selector, state.selector, draw.index, passes, trials)
-        batch = _loss_batch(draw, groups, counted, accept)
+    def run(
+        state: TrainState, draw: Draw, groups: Groups, reference: PyTree
+    ) -> tuple[TrainState, RoundReport, UpdateMetrics]:
+        state, batch, report = learn_from_round(selector, state, draw, groups)
         params, opt_state, metrics = policy_update(state.params, state.opt_state, batch, reference)
-        new = state._replace(
-            params=params,
-            opt_state=opt_state,
-            selector=belief,
-            step=state.step + 1,
-            position=state.position + (draw.index >= 0).sum(dtype=jnp.int32),
-            visits=_count_visits(state.visits, draw.index),
-        )
-        total = jnp.maximum(counted.sum(dtype=jnp.int32), 1).astype(jnp.float32)
-        report = StepReport(
-            index=draw.index,
-            passes=passes,
-            trials=trials,
-            accept=accept,
-            observed=hmm.solve_state(passes, trials, draw.predicted.shape[0]),
-            predicted=draw.predicted,
-            occupancy=draw.occupancy,
-            reward=jnp.where(counted, groups.rewards, 0).sum() / total,
-            tokens=batch.mask.sum(dtype=jnp.int32),
-            covered=(new.visits > 0).sum(dtype=jnp.int32),
-            update=metrics,
-        )
-        return new, report
+        new = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
+        return new, report, metrics
 
-    return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, replicated(mesh)))
+    whole: Any = replicated(mesh)
+    return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, whole, whole))
 
 
 def _loss_batch(draw: Draw, groups: Groups, counted: Array, accept: Array) -> RolloutBatch:
@@ -290,6 +326,17 @@ def _loss_batch(draw: Draw, groups: Groups, counted: Array, accept: Array) -> Ro
         accept=accept,
         weight=draw.weight,
     )
+
+
+def _mean_entropy(rollouts: Rollouts, counted: Array) -> Array:
+    """An estimate of each rollout's mean token entropy, NaN where it does not count.
+
+    Minus the log-probability of what was drawn: without bias where all tokens could be drawn.
+    """
+    tokens = rollouts.mask.sum(axis=-1, dtype=jnp.int32)
+    surprise = -jnp.where(rollouts.mask, rollouts.log_probs, 0).sum(axis=-1)
+    mean = surprise / jnp.maximum(tokens, 1).astype(surprise.dtype)
+    return jnp.where(counted & (tokens > 0), mean, jnp.nan)
 
 
 def _count_visits(visits: Array, index: Array) -> Array:

@@ -81,7 +81,14 @@ def test_the_manifest_is_resolved_and_holds_nothing_of_the_environment(prepared,
         "states": 3,
         "entropy": None,
         "candidates": 512,
-        "cool_down": 0,
+        "proportional": False,
+        "around": {
+            "cool_down": 0,
+            "mix_uniform": 0.0,
+            "revisit_after": 0,
+            "revisit_share": 0.1,
+            "stratify": False,
+        },
     }
     assert values["versions"]["jax"] == jax.__version__
     assert values["data_fingerprint"] == prepared[0].task.fingerprint()
