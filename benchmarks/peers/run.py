@@ -125,6 +125,28 @@ def show(summary: dict, ratios: dict) -> None:
         print("| dpsjax / best peer | " + " | ".join(cells) + " |")
 
 
+def summarise_all(rounds: list[dict]) -> tuple[dict, dict]:
+    """Every side's summary, and dpsjax against the better peer once all three were run."""
+    present = [side for side in SIDES if any(side in record for record in rounds)]
+    summary = {side: summarise(rounds, side) for side in present}
+    complete = all(side in summary for side in ("dpsjax", *PEERS))
+    return summary, against_best(summary) if complete else {}
+
+
+def save(rounds: list[dict], out: Path) -> None:
+    """Write summary, machine and all raw rounds."""
+    summary, ratios = summarise_all(rounds)
+    record = {
+        "summary": summary,
+        "against_best_peer": ratios,
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "rounds": rounds,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(record, indent=1) + "\n")
+
+
 def main() -> None:
     """Run the rounds, print the table, write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -137,22 +159,11 @@ def main() -> None:
     rounds = json.loads(args.out.read_text())["rounds"] if args.add and args.out.exists() else []
     for number in range(args.rounds):
         turn = len(rounds) % len(args.sides)
-        print(f"round {number + 1}")
+        print(f"round {number + 1}", flush=True)
         rounds.append(one_round(args.sides[turn:] + args.sides[:turn], args.steps))
-    present = [side for side in SIDES if any(side in record for record in rounds)]
-    summary = {side: summarise(rounds, side) for side in present}
-    complete = all(side in summary for side in ("dpsjax", *PEERS))
-    ratios = against_best(summary) if complete else {}
+        save(rounds, args.out)  # a run that is cut short keeps its rounds
+    summary, ratios = summarise_all(rounds)
     show(summary, ratios)
-    record = {
-        "summary": summary,
-        "against_best_peer": ratios,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "rounds": rounds,
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
     print(f"wrote {args.out}")
 
 

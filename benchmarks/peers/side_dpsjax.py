@@ -103,7 +103,7 @@ def main() -> None:
             clip_low=w.CLIP_LOW,
             clip_high=w.CLIP_HIGH,
             entropy_coefficient=0.0,
-            micro_batch=w.MICRO_BATCH,
+            micro_batch=w.GROUP,  # the responses of one prompt: as fast as 16, in less memory
         ),
     )
     run, state = prepare(config)
