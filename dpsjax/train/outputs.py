@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from dpsjax.policy.weights import on_host
+from dpsjax.train import metrics, plots, prompt_table, report, trace_file
 from dpsjax.train.config import to_dict
 from dpsjax.train.metrics import Record
 from dpsjax.train.selectors import selector_name
@@ -25,6 +26,7 @@ from dpsjax.types import PyTree
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 WEIGHTS, MODEL, PLOTS = "weights.safetensors", "model", "plots"
 CHECKPOINTS, FAULTS = "checkpoints", "faults"
+TRACE, REPORT, TABLES = "trace.jsonl", "report.md", ("prompts.parquet", "prompts.csv")
 
 # Packages that decide what a run computes.
 _PACKAGES = ("dpsjax", "jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "numpy")
@@ -43,7 +45,8 @@ def open_folder(folder: Path) -> Path | None:
         OSError: it cannot be made, or there is a file in its place.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = (CONFIG, METRICS, SUMMARY, WEIGHTS, MODEL, PLOTS, CHECKPOINTS, FAULTS)
+    names = (CONFIG, METRICS, SUMMARY, WEIGHTS, MODEL, PLOTS, CHECKPOINTS, FAULTS, TRACE, REPORT)
+    names += TABLES
     present = [folder / name for name in names if (folder / name).exists()]
     if not present:
         return None
@@ -157,6 +160,58 @@ def digests(run: Run, state: TrainState) -> dict[str, str]:
         "params_digest": digest(state.params),
         "selector_digest": digest(real_rows(state.selector, rows, pool)),
     }
+
+
+def beliefs(run: Run, state: TrainState) -> np.ndarray:
+    """What is believed of every prompt; all processes must call this together.
+
+    Args:
+        run: of :func:`dpsjax.train.setup.prepare`.
+        state: after the last step.
+
+    Returns:
+        probability of each solve state at the next visit, float[K, N].
+    """
+    with jax.set_mesh(run.mesh):
+        return on_host(run.predict(state.selector))[:, : len(run.task.train)]
+
+
+def begin_trace(run: Run) -> None:
+    """Write ``trace.jsonl`` up to where ``metrics.jsonl`` goes; the first process calls this.
+
+    Args:
+        run: of :func:`dpsjax.train.setup.prepare`.
+    """
+    folder = run.config.folder()
+    done = metrics.read_records(folder / METRICS) if (folder / METRICS).exists() else []
+    trace_file.begin_trace(folder / TRACE, len(run.task.train), done)
+
+
+def write_pictures(
+    run: Run,
+    title: str,
+    records: Sequence[Record],
+    summary: dict[str, Any],
+    belief: np.ndarray,
+) -> None:
+    """Write all that people look at: plots, the table of prompts, and the report.
+
+    Args:
+        run: of :func:`dpsjax.train.setup.prepare`.
+        title: of the run.
+        records: of all steps.
+        summary: of :func:`summarize`.
+        belief: of :func:`beliefs`.
+    """
+    folder, pool = run.config.folder(), run.task.train
+    plots.write_plots(folder / PLOTS, records, title, len(pool))
+    visits = prompt_table.histories(records, len(pool))
+    table = prompt_table.prompt_table(pool, visits, belief)
+    prompt_table.write_table(folder, table)
+    named = report.named_prompts(table)
+    plots.write_prompt_picture(folder / PLOTS / "prompts.png", title, named, visits, len(records))
+    picture = f"{PLOTS}/prompts.png"
+    report.write_report(folder / REPORT, title, summary, pool, table, visits, picture)
 
 
 def summarize(

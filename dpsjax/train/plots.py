@@ -1,13 +1,14 @@
 """Pictures of a run, at the size of a paper's column: learning, selection and prediction."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dpsjax.train.metrics import Record, partial_predictions
+from dpsjax.train.prompt_table import Visit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,6 +90,43 @@ def smooth(values: Sequence[float], width: int) -> np.ndarray:
     place = np.arange(array.size)
     low, high = np.maximum(place - half, 0), np.minimum(place + half + 1, array.size)
     return (total[high] - total[low]) / (high - low)
+
+
+def write_prompt_picture(
+    path: Path,
+    title: str,
+    named: Mapping[str, Sequence[int]],
+    visits: Sequence[Sequence[Visit]],
+    steps: int,
+) -> None:
+    """Draw when some prompts were visited, and how well they were answered.
+
+    Args:
+        path: the PNG.
+        title: written above.
+        named: prompt ids under headings.
+        visits: of every prompt.
+        steps: of the run.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = [(kind, prompt) for kind, prompts in named.items() for prompt in prompts]
+    with plt.style.context(["default", _STYLE]):
+        height = 1.0 + 0.16 * max(len(rows), 4)
+        figure, axes = plt.subplots(figsize=(5.2, height), layout="constrained")
+        seen = [(v.step, place, v.rate) for place, (_, n) in enumerate(rows) for v in visits[n]]
+        x, y, rate = zip(*seen, strict=True) if seen else ((), (), ())
+        dots = axes.scatter(x, y, c=rate, cmap="RdYlGn", vmin=0, vmax=1, s=18, edgecolors="#666666",
+                            linewidths=0.3, zorder=2)  # fmt: skip
+        axes.set_yticks(range(len(rows)), [f"{kind} {n}" for kind, n in rows], fontsize=7)
+        axes.set(xlabel="step", xlim=(0, max(steps, 2) + 0.5), ylim=(len(rows) - 0.4, -0.6))
+        axes.set_title(title, loc="left", fontsize=8, color="#444444")
+        figure.colorbar(dots, ax=axes, label="share right", aspect=30)
+        figure.savefig(path)
+        plt.close(figure)
 
 
 def _window(records: Sequence[Record]) -> int:

@@ -8,11 +8,12 @@ from io import TextIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
 from dpsjax.policy import save_checkpoint, save_weights
-from dpsjax.train import faults, metrics, outputs, plots, processes
+from dpsjax.train import faults, metrics, outputs, processes
 from dpsjax.train.agreement import make_agree
 from dpsjax.train.checkpoint import Saver
 from dpsjax.train.config import TrainConfig, to_dict
@@ -25,6 +26,7 @@ from dpsjax.train.selectors import selector_name
 from dpsjax.train.setup import Run, prepare
 from dpsjax.train.signals import termination
 from dpsjax.train.state import TrainState
+from dpsjax.train.trace_file import append_step
 
 
 class Started(NamedTuple):
@@ -107,40 +109,43 @@ def finish(started: Started, console: Console) -> dict[str, Any] | None:
         OSError: nothing can be written any more.
     """
     run, folder, first = started.run, started.run.config.folder(), processes.is_first()
+    if first:
+        outputs.begin_trace(run)
     with (
         (folder / outputs.METRICS if first else Path(os.devnull)).open("a") as stream,
+        (folder / outputs.TRACE if first else Path(os.devnull)).open("a") as trace,
         progress(run.config.steps, console) if first else nullcontext(_unseen) as report,
         termination() as asked_to_end,
     ):
         notify = _notifier(console)
         saver = Saver(folder / outputs.CHECKPOINTS, run.config.checkpoint, notify)
         try:
-            journal = _Journal(run, folder, stream, saver, notify)
+            journal = _Journal(run, folder, (stream, trace), saver, notify)
             state, position = journal.follow(started, report, lambda: bool(asked_to_end))
         finally:
             saver.close()
         if position.step < run.config.steps:
             return None
     _export(run, state)
-    proof = outputs.digests(run, state)
-    return processes.from_first(lambda: _sum_up(run, proof, position.elapsed))
+    proof, belief = outputs.digests(run, state), outputs.beliefs(run, state)
+    return processes.from_first(lambda: _sum_up(run, proof, belief, position.elapsed))
 
 
 def _export(run: Run, state: TrainState) -> None:
     """Write the policy: a checkpoint folder if it came from one, else one file."""
-    folder, init = run.config.folder(), run.config.model.init
+    folder, init, params = run.config.folder(), run.config.model.init, run.whole(state.params)
     if is_checkpoint_folder(init):
-        save_checkpoint(folder / outputs.MODEL, run.policy, state.params, source=init)
+        save_checkpoint(folder / outputs.MODEL, run.policy, params, source=init)
     else:
-        save_weights(folder / outputs.WEIGHTS, run.policy, state.params)
+        save_weights(folder / outputs.WEIGHTS, run.policy, params)
 
 
-def _sum_up(run: Run, proof: dict[str, str], elapsed: float) -> dict[str, Any]:
-    """Write the plots, and last the summary, which marks a finished run."""
+def _sum_up(run: Run, proof: dict[str, str], belief: np.ndarray, elapsed: float) -> dict[str, Any]:
+    """Write plots, table and report, and last the summary, which marks a finished run."""
     folder = run.config.folder()
     records = metrics.read_records(folder / outputs.METRICS)
     summary = outputs.summarize(run, proof, records, elapsed)
-    plots.write_plots(folder / outputs.PLOTS, records, _title(run, records), len(run.task.train))
+    outputs.write_pictures(run, _title(run, records), records, summary, belief)
     outputs.write_json(folder / outputs.SUMMARY, summary)
     return summary
 
@@ -152,11 +157,12 @@ class _Journal:
         self,
         run: Run,
         folder: Path,
-        stream: TextIOBase,
+        streams: tuple[TextIOBase, TextIOBase],
         saver: Saver,
         notify: Callable[[str], None],
     ) -> None:
-        self.run, self.folder, self.stream, self.saver = run, folder, stream, saver
+        self.run, self.folder, self.saver = run, folder, saver
+        self.stream, self.trace = streams
         self.notices = faults.Notices(notify)
         self.identity, self.versions = identity(run), outputs.versions()
 
@@ -171,6 +177,7 @@ class _Journal:
         for after, record, step in train(run, state, position.elapsed):
             state = after
             metrics.write_record(self.stream, record)
+            append_step(self.trace, record)
             report(record)
             self._look(state, record, step)
             size = os.fstat(self.stream.fileno()).st_size
@@ -198,8 +205,9 @@ class _Journal:
         if not record["skipped_nonfinite"]:
             return
         number, place = record["step"], self.folder / outputs.FAULTS
+        whole = state._replace(params=self.run.whole(state.params))
         path = faults.write_reproducer(
-            place, self.run.policy, state, number, step.draw, step.groups
+            place, self.run.policy, whole, number, step.draw, step.groups
         )
         if self.run.config.checkpoint.on_nonfinite == "stop":
             raise faults.NonFiniteError(
