@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dpsjax.grpo.batch import RolloutBatch
 from dpsjax.grpo.update import UpdateFunction
@@ -47,17 +47,17 @@ def make_mesh(
     return jax.make_mesh(shape, MESH_AXES, (AxisType.Auto,) * len(shape), devices=devices)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Sharding of every field of a batch: its prompts over ``data`` and ``fsdp``."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def prompt_axis_shardings(tree: PyTree, mesh: Mesh, num_prompts: int) -> PyTree:
+def prompt_axis_shardings(tree: PyTree, mesh: Mesh | AbstractMesh, num_prompts: int) -> PyTree:
     """Shard the prompt axis, which is always last, over all devices.
 
     Args:
@@ -80,7 +80,10 @@ def prompt_axis_shardings(tree: PyTree, mesh: Mesh, num_prompts: int) -> PyTree:
 
 
 def optimizer_shardings(
-    optimizer: optax.GradientTransformation, params: PyTree, param_shardings: PyTree, mesh: Mesh
+    optimizer: optax.GradientTransformation,
+    params: PyTree,
+    param_shardings: PyTree,
+    mesh: Mesh | AbstractMesh,
 ) -> PyTree:
     """Shard an optimizer's moments as the parameters they belong to; replicate its counters.
 
@@ -108,7 +111,7 @@ def jit_update(
     optimizer: optax.GradientTransformation,
     params: PyTree,
     param_shardings: PyTree,
-    mesh: Mesh,
+    mesh: Mesh | AbstractMesh,
     *,
     with_reference: bool = False,
 ) -> Callable:

@@ -222,7 +222,7 @@ class Program:
             totals[kind] = totals.get(kind, 0.0) + count
         for loop in loops:
             body, trips = self._loop(loop)
-            for kind, count in self._collectives(body, outside | seen.keys()).items():
+            for kind, count in self._collectives(body, outside | frozenset(seen)).items():
                 totals[kind] = totals.get(kind, 0.0) + trips * count
         return totals
 

@@ -1,5 +1,6 @@
 """The three programs of a step as shapes and shardings: nothing is allocated, nothing runs."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,8 +22,11 @@ from dpsjax.types import Array, PyTree
 
 __all__ = ["Program", "Resident", "device_bytes", "program_flops", "programs", "resident"]
 
-# Of the released scripts on mathematics: lambda 0.7, the whole pool scored.
-_SELECTOR = selectors.dps(decay=0.7)
+
+@functools.cache
+def _selector() -> selectors.Selector:
+    """DPS as in the released scripts on mathematics: lambda 0.7, the whole pool scored."""
+    return selectors.dps(decay=0.7)
 
 
 class Program(NamedTuple):
@@ -97,7 +101,7 @@ def _states(job: Job, layout: Layout, mesh: Any) -> tuple[Any, PyTree, PyTree, P
     _, optimizer = _optimizer(job, layout)
     moments = jax.eval_shape(optimizer.init, shapes)
     rows = _pool_rows(job, layout.devices)
-    belief = jax.eval_shape(lambda: _SELECTOR.init(rows))
+    belief = jax.eval_shape(lambda: _selector().init(rows))
     return (
         graph,
         _placed(shapes, places),
@@ -145,8 +149,8 @@ def _selection(job: Job, mesh: Any, states: tuple) -> Program:
     belief = states[3]
 
     def run(state: PyTree, key: Array, passes: Array, trials: Array):
-        batch, state = selectors.select(_SELECTOR, key, state, job.prompts)
-        return batch, selectors.observe(_SELECTOR, state, batch.index, passes, trials)
+        batch, state = selectors.select(_selector(), key, state, job.prompts)
+        return batch, selectors.observe(_selector(), state, batch.index, passes, trials)
 
     whole: Any = meshes.replicated(mesh)
     places = jax.tree.map(lambda leaf: leaf.sharding, belief)

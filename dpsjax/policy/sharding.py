@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from dpsjax.types import Array, PyTree
 
@@ -96,7 +96,7 @@ def partition_spec(
     return PartitionSpec(*entries)
 
 
-def shardings(params: PyTree, mesh: Mesh) -> PyTree:
+def shardings(params: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
     """A ``NamedSharding`` for every parameter.
 
     Args:
