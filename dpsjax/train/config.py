@@ -134,8 +134,12 @@ class RolloutConfig:
     """Keep the k most likely tokens; 0 for all."""
     top_p: float = 1.0
     """Keep the fewest tokens with at least this probability; 1 for all."""
+    keep: int | None = None
+    """Learn from so many rollouts of each group, those of the greatest reward variance (PODS);
+    from all by default."""
 
     def __post_init__(self):
+        _require(self.keep is None or self.keep >= 2, "keep", self.keep, "at least 2")
         _require(self.prompts >= 1, "prompts", self.prompts, "at least 1")
         _require(self.temperature > 0, "temperature", self.temperature, "above 0 in training")
 
@@ -293,6 +297,9 @@ class TrainConfig:
                 f"prompts={self.rollout.prompts} must not exceed the pool of "
                 f"task.problems={self.task.problems}"
             )
+        if self.rollout.keep is not None:
+            most = self.grpo.rollouts_per_prompt
+            _require(self.rollout.keep <= most, "keep", self.rollout.keep, f"at most {most}")
         if self.task.held_out < self.evaluation.problems:
             raise ValueError(
                 f"evaluation.problems={self.evaluation.problems} must not exceed "

@@ -106,5 +106,5 @@ def difficulties(problems: Sequence[Problem], trace: Path | None) -> RowData:
 
 
 def _rows(values: np.ndarray) -> RowData:
-    """Values for a pool that may be filled up with rows that are never drawn."""
-    return lambda rows: jnp.asarray(np.pad(values, (0, rows - len(values))))
+    """Values for a pool that may be filled up with rows that are never drawn, or for its start."""
+    return lambda rows: jnp.asarray(np.pad(values, (0, max(rows - len(values), 0)))[:rows])

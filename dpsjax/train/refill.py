@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from dpsjax.grpo.advantages import AdvantageFunction, group_normalized
 from dpsjax.grpo.batch import RolloutBatch
 from dpsjax.grpo.mesh import batch_sharding, replicated
 from dpsjax.grpo.update import UpdateFunction, UpdateMetrics
@@ -114,6 +115,9 @@ def make_refill(
     max_rounds: int,
     mesh: Mesh,
     state_shardings: TrainState,
+    *,
+    advantages: AdvantageFunction = group_normalized,
+    keep: int | None = None,
 ) -> Refill | None:
     """The stages of a run whose steps have several rounds; None where the state has no buffer.
 
@@ -125,6 +129,8 @@ def make_refill(
         max_rounds: of :func:`rounds_of`.
         mesh: the devices.
         state_shardings: a sharding for every leaf of the state.
+        advantages: of :mod:`dpsjax.grpo.advantages`.
+        keep: see :func:`dpsjax.train.stages.learn_from_round`.
 
     Returns:
         the stages; nothing is compiled yet.
@@ -132,27 +138,38 @@ def make_refill(
     if not state_shardings.pending:
         return None
     return Refill(
-        make_collect(selector, mesh, state_shardings),
+        make_collect(selector, mesh, state_shardings, advantages=advantages, keep=keep),
         make_waiting_update(policy_update, batch_size, rows, mesh, state_shardings),
         batch_size,
         max_rounds,
     )
 
 
-def make_collect(selector: Selector, mesh: Mesh, state_shardings: TrainState) -> Callable:
+def make_collect(
+    selector: Selector,
+    mesh: Mesh,
+    state_shardings: TrainState,
+    *,
+    advantages: AdvantageFunction = group_normalized,
+    keep: int | None = None,
+) -> Callable:
     """Build the stage after each round: the belief learns from all groups, accepted ones wait.
 
     Args:
         selector: of :func:`dpsjax.train.stages.watched`.
         mesh: the devices.
         state_shardings: a sharding for every leaf of the state.
+        advantages: of :mod:`dpsjax.grpo.advantages`.
+        keep: see :func:`dpsjax.train.stages.learn_from_round`.
 
     Returns:
         jitted ``(state, draw, groups) -> (state, RoundReport)``; it donates the state.
     """
 
     def run(state: TrainState, draw: Draw, groups: Groups) -> tuple[TrainState, RoundReport]:
-        state, batch, report = learn_from_round(selector, state, draw, groups)
+        state, batch, report = learn_from_round(
+            selector, state, draw, groups, advantages=advantages, keep=keep
+        )
         pending = push(state.pending, batch, batch.accept)
         return state._replace(pending=pending), report._replace(waiting=pending.size)
 

@@ -133,11 +133,11 @@ def finish(started: Started, console: Console) -> dict[str, Any] | None:
 
 def _export(run: Run, state: TrainState) -> None:
     """Write the policy: a checkpoint folder if it came from one, else one file."""
-    folder, init, params = run.config.folder(), run.config.model.init, run.whole(state.params)
+    folder, init = run.config.folder(), run.config.model.init
     if is_checkpoint_folder(init):
-        save_checkpoint(folder / outputs.MODEL, run.policy, params, source=init)
+        save_checkpoint(folder / outputs.MODEL, run.policy, state.params, source=init)
     else:
-        save_weights(folder / outputs.WEIGHTS, run.policy, params)
+        save_weights(folder / outputs.WEIGHTS, run.policy, state.params)
 
 
 def _sum_up(run: Run, proof: dict[str, str], belief: np.ndarray, elapsed: float) -> dict[str, Any]:
@@ -205,9 +205,8 @@ class _Journal:
         if not record["skipped_nonfinite"]:
             return
         number, place = record["step"], self.folder / outputs.FAULTS
-        whole = state._replace(params=self.run.whole(state.params))
         path = faults.write_reproducer(
-            place, self.run.policy, whole, number, step.draw, step.groups
+            place, self.run.policy, state, number, step.draw, step.groups
         )
         if self.run.config.checkpoint.on_nonfinite == "stop":
             raise faults.NonFiniteError(

@@ -135,7 +135,9 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             selector, config.rollout.prompts, batch_rows, mesh, placement.selector
         ),
         generate=stages.make_generate(graph, sampling, group, mesh),
-        update=stages.make_update(selector, update, mesh, placement),
+        update=stages.make_update(
+            selector, update, mesh, placement, keep=config.rollout.keep
+        ),
         predict=jax.jit(
             functools.partial(stages.predict, selector), out_shardings=meshes.replicated(mesh)
         ),
@@ -150,6 +152,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             refill.rounds_of(max_rounds(config.selector), config.rollout.prompts, len(task.train)),
             mesh,
             placement,
+            keep=config.rollout.keep,
         ),
     )
     return run, state

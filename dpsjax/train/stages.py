@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from dpsjax import selectors
 from dpsjax.belief import hmm
-from dpsjax.grpo.advantages import group_normalized
+from dpsjax.grpo.advantages import AdvantageFunction, Advantages, group_normalized
 from dpsjax.grpo.batch import RolloutBatch
 from dpsjax.grpo.mesh import batch_sharding, replicated
 from dpsjax.grpo.update import LogProbFunction, UpdateFunction, UpdateMetrics
@@ -231,7 +231,13 @@ def log_prob_function(graph: nnx.GraphDef, temperature: float) -> LogProbFunctio
 
 
 def learn_from_round(
-    selector: Selector, state: TrainState, draw: Draw, groups: Groups
+    selector: Selector,
+    state: TrainState,
+    draw: Draw,
+    groups: Groups,
+    *,
+    advantages: AdvantageFunction = group_normalized,
+    keep: int | None = None,
 ) -> tuple[TrainState, RolloutBatch, RoundReport]:
     """Let the belief and the counters learn from a round of rollouts; the policy comes later.
 
@@ -240,6 +246,8 @@ def learn_from_round(
         state: before.
         draw: the prompts.
         groups: their scored rollouts.
+        advantages: of :mod:`dpsjax.grpo.advantages`.
+        keep: Rollouts of each group that the loss may see (:func:`max_variance_subset`).
 
     Returns:
         ``(state, batch, report)``; the batch is what a policy update consumes.
@@ -256,13 +264,18 @@ def learn_from_round(
         rewards=groups.correct.astype(jnp.float32),
         entropies=_mean_entropy(groups.rollouts, counted),
     )
-    batch = _loss_batch(draw, groups, counted, accept)
+    kept = counted
+    if keep is not None:
+        # A mask: shapes stay those of the whole group, and so does the cost of the update.
+        kept &= selectors.max_variance_subset(groups.rewards, keep)
+    batch = _loss_batch(draw, groups, kept, accept, advantages(groups.rewards, kept))
     new = state._replace(
         selector=belief,
         position=state.position + (draw.index >= 0).sum(dtype=jnp.int32),
         visits=_count_visits(state.visits, draw.index),
     )
-    tokens = batch.mask.sum(axis=(1, 2), dtype=jnp.int32)
+    generated = groups.rollouts.mask & counted[:, :, None]
+    tokens = generated.sum(axis=(1, 2), dtype=jnp.int32)
     total = jnp.maximum(trials.sum(dtype=jnp.int32), 1).astype(jnp.float32)
     report = RoundReport(
         index=draw.index,
@@ -282,7 +295,13 @@ def learn_from_round(
 
 
 def make_update(
-    selector: Selector, policy_update: UpdateFunction, mesh: Mesh, state_shardings: TrainState
+    selector: Selector,
+    policy_update: UpdateFunction,
+    mesh: Mesh,
+    state_shardings: TrainState,
+    *,
+    advantages: AdvantageFunction = group_normalized,
+    keep: int | None = None,
 ) -> Callable:
     """Build the update stage: the belief learns, then the policy, then the counters.
 
@@ -291,6 +310,8 @@ def make_update(
         policy_update: of :func:`dpsjax.grpo.update.make_update`.
         mesh: the devices.
         state_shardings: a sharding for every leaf of the state.
+        advantages: of :mod:`dpsjax.grpo.advantages`.
+        keep: see :func:`learn_from_round`.
 
     Returns:
         jitted ``(state, draw, groups, reference_params) -> (state, RoundReport, UpdateMetrics)``;
@@ -300,7 +321,9 @@ def make_update(
     def run(
         state: TrainState, draw: Draw, groups: Groups, reference: PyTree
     ) -> tuple[TrainState, RoundReport, UpdateMetrics]:
-        state, batch, report = learn_from_round(selector, state, draw, groups)
+        state, batch, report = learn_from_round(
+            selector, state, draw, groups, advantages=advantages, keep=keep
+        )
         params, opt_state, metrics = policy_update(state.params, state.opt_state, batch, reference)
         new = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
         return new, report, metrics
@@ -309,9 +332,10 @@ def make_update(
     return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, whole, whole))
 
 
-def _loss_batch(draw: Draw, groups: Groups, counted: Array, accept: Array) -> RolloutBatch:
+def _loss_batch(
+    draw: Draw, groups: Groups, counted: Array, accept: Array, advantages: Advantages
+) -> RolloutBatch:
     """What the policy update consumes."""
-    advantages = group_normalized(groups.rewards, counted)
     log_probs = groups.rollouts.log_probs
     return RolloutBatch(
         index=draw.index,

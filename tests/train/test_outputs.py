@@ -48,6 +48,7 @@ def test_the_folder_of_a_run(prepared, finished):
         "effective_ratio.png",
         "occupancy_observed.png",
         "occupancy_predicted.png",
+        "prompts.png",
     ]
     assert all((folder / outputs.PLOTS / name).stat().st_size > 5000 for name in pictures)
 

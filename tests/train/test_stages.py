@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 
 from dpsjax import observe, select, selectors
+from dpsjax.policy import Rollouts
 from dpsjax.tasks.base import Problem
 from dpsjax.tasks.tokenizer import CharTokenizer
 from dpsjax.train.prompts import gather, tokenize
-from dpsjax.train.stages import partial_probability, predict, watched
+from dpsjax.train.stages import (
+    Draw,
+    Groups,
+    learn_from_round,
+    partial_probability,
+    predict,
+    watched,
+)
 
 TOKENIZER = CharTokenizer("0123456789=:")
 
@@ -50,6 +58,37 @@ def test_prompts_are_left_padded_and_rows_filled_up():
     tokens, mask = gather(jax.tree.map(jnp.asarray, pool), jnp.array([1, -1], jnp.int32))
     assert tokens.tolist() == [[0, 0, 0, three], [0, one, two, equals]]
     assert mask.tolist() == [[False, False, False, True], [False, True, True, True]]
+
+
+def test_keeping_a_part_of_each_group_takes_the_most_different_rollouts(prepared):
+    """PODS: of 4 rollouts with one right, the right one and the first wrong one."""
+    _, state = prepared
+    rewards = jnp.array([[0, 0, 1, 0], [1, 1, 0, 1], [0, 0, 0, 0]], jnp.float32)
+    shape = (3, 4, 2)
+    rollouts = Rollouts(
+        jnp.ones(shape, jnp.int32),
+        jnp.ones(shape, bool),
+        jnp.zeros(shape, jnp.float32),
+        jnp.int32(2),
+    )
+    index = jnp.array([3, 5, -1], jnp.int32)
+    prompt = jnp.ones((3, 2), jnp.int32)
+    third = jnp.full((3, 3), 1 / 3, jnp.float32)
+    draw = Draw(index, jnp.ones(3, jnp.float32), prompt, prompt > 0, third, third[:, 0])
+    groups = Groups(rollouts, rewards, rewards > 0, jnp.ones((3, 4), bool))
+    new, batch, report = learn_from_round(
+        selectors.dps(candidates=512), state, draw, groups, keep=2
+    )
+    assert batch.mask.any(axis=2).tolist() == [
+        [True, False, True, False],
+        [True, False, True, False],
+        [False] * 4,
+    ]
+    assert np.allclose(np.abs(batch.advantages[0][[0, 2]]), np.abs(batch.advantages[1][[0, 2]]))
+    assert batch.advantages[0][2] > 0 > batch.advantages[0][0]
+    assert report.passes.tolist() == [1, 3, 0] and report.trials.tolist() == [4, 4, 0]
+    assert int(report.tokens) == 16 and report.length.tolist() == [2.0, 2.0, 0.0]
+    assert int(new.position) == 2
 
 
 @pytest.mark.parametrize("prompt", ["", "12345"])
