@@ -192,10 +192,11 @@ class Layer(nnx.Module):
         return jnp.einsum("bgsnh,nhd->bgsd", mixed, self.out_nhd[...].astype(x.dtype)), kv
 
     def _mlp(self, x: Array) -> Array:
-        gate = x @ self.gate_df[...].astype(x.dtype)
-        up = x @ self.up_df[...].astype(x.dtype)
+        # einsum, as everywhere: Qwix puts adapters beside products of that kind
+        gate = jnp.einsum("bgsd,df->bgsf", x, self.gate_df[...].astype(x.dtype))
+        up = jnp.einsum("bgsd,df->bgsf", x, self.up_df[...].astype(x.dtype))
         hidden = constrain(jax.nn.silu(gate) * up, "bgsf")
-        return hidden @ self.down_fd[...].astype(x.dtype)
+        return jnp.einsum("bgsf,fd->bgsd", hidden, self.down_fd[...].astype(x.dtype))
 
     def __call__(
         self, x: Array, angles: tuple[Array, Array], mask: Array, earlier: list, chunk: int

@@ -9,6 +9,12 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from dpsjax.grpo import losses
+from dpsjax.grpo.advantages import (
+    AdvantageFunction,
+    centered,
+    group_normalized,
+    leave_one_out,
+)
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.grpo.update import Variant
 from dpsjax.policy import Compute, PolicyConfig, Sampling
@@ -93,6 +99,15 @@ class ModelConfig:
     """What the backward pass recomputes to save memory."""
     scan_layers: bool = False
     """Scan over the layers: compiles faster where they are many."""
+    lora_rank: Annotated[int, tyro.conf.arg(prefix_name=False)] = 0
+    """Train LoRA adapters of this rank, not the weights (extra lora); 0 trains the weights. They
+    are merged where the policy is written at the end."""
+    lora_alpha: Annotated[float, tyro.conf.arg(prefix_name=False)] = 16.0
+    """An adapter counts alpha / rank times."""
+
+    def __post_init__(self):
+        _require(self.lora_rank >= 0, "lora_rank", self.lora_rank, "0 (off) or more")
+        _require(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "above 0")
 
     def policy(self, vocab_size: int) -> PolicyConfig:
         """The architecture of a policy with random weights.
@@ -228,6 +243,9 @@ class CheckpointConfig:
 class LossConfig:
     """Variants of the GRPO loss; the numbers in it are those of --grpo."""
 
+    advantages: Literal["group-normalized", "centered", "leave-one-out"] = "group-normalized"
+    """Reward less the group's mean, by its deviation (GRPO), as it is (Dr. GRPO), or against the
+    mean of the others (RLOO)."""
     aggregation: Literal["token-mean", "sequence-mean", "constant-length"] = "token-mean"
     """Of the tokens' losses: mean over all tokens (DAPO), over the sequences' means (GRPO), or the
     sum by the longest response (Dr. GRPO)."""
@@ -243,6 +261,15 @@ class LossConfig:
 
     def __post_init__(self):
         self.variant()
+
+    def advantage_function(self) -> AdvantageFunction:
+        """The same as a function."""
+        functions: dict[str, AdvantageFunction] = {
+            "group-normalized": group_normalized,
+            "centered": centered,
+            "leave-one-out": leave_one_out,
+        }
+        return functions[self.advantages]
 
     def variant(self) -> Variant:
         """The same as functions.

@@ -114,8 +114,21 @@ def _launched_together(environment: Mapping[str, str]) -> bool:
     """Whether a launcher says that there are other processes."""
     slurm = "SLURM_STEP_NODELIST" in environment and environment.get("SLURM_NTASKS", "1") != "1"
     open_mpi = environment.get("OMPI_COMM_WORLD_SIZE", "1") != "1"
-    slice_of_tpus = "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
+    slice_of_tpus = "," in hosts and " " not in hosts  # libtpu may have put a sentence there
     return slurm or open_mpi or slice_of_tpus
+
+
+def require_connected() -> None:
+    """Refuse to run beside processes that were not joined.
+
+    Raises:
+        ValueError: the devices are those of a slice of TPUs, and ``connect`` was told nothing.
+    """
+    if jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise ValueError(
+            f"these devices belong to {jax.process_count()} hosts: give all of them --hosts several"
+        )
 
 
 def is_first() -> bool:

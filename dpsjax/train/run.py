@@ -69,6 +69,7 @@ def start(
         ValueError: settings that cannot be, or that differ from those of the run in the folder.
         OSError: missing weights, or a folder that cannot be made.
     """
+    processes.require_connected()
     common = {"settings": to_dict(config), "versions": outputs.versions()}
     processes.require_same(common | {"allow": allow, "restart": restart}, "at the start")
     run, state = prepare(config)
@@ -133,11 +134,11 @@ def finish(started: Started, console: Console) -> dict[str, Any] | None:
 
 def _export(run: Run, state: TrainState) -> None:
     """Write the policy: a checkpoint folder if it came from one, else one file."""
-    folder, init = run.config.folder(), run.config.model.init
+    folder, init, params = run.config.folder(), run.config.model.init, run.whole(state.params)
     if is_checkpoint_folder(init):
-        save_checkpoint(folder / outputs.MODEL, run.policy, state.params, source=init)
+        save_checkpoint(folder / outputs.MODEL, run.policy, params, source=init)
     else:
-        save_weights(folder / outputs.WEIGHTS, run.policy, state.params)
+        save_weights(folder / outputs.WEIGHTS, run.policy, params)
 
 
 def _sum_up(run: Run, proof: dict[str, str], belief: np.ndarray, elapsed: float) -> dict[str, Any]:
@@ -205,8 +206,9 @@ class _Journal:
         if not record["skipped_nonfinite"]:
             return
         number, place = record["step"], self.folder / outputs.FAULTS
+        whole = state._replace(params=self.run.whole(state.params))
         path = faults.write_reproducer(
-            place, self.run.policy, state, number, step.draw, step.groups
+            place, self.run.policy, whole, number, step.draw, step.groups
         )
         if self.run.config.checkpoint.on_nonfinite == "stop":
             raise faults.NonFiniteError(

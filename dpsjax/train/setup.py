@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dpsjax.grpo import mesh as meshes
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.grpo.optimizer import make_optimizer
+from dpsjax.grpo.update import UpdateFunction
 from dpsjax.grpo.update import make_update as make_policy_update
 from dpsjax.policy import Policy, PolicyConfig, abstract_policy, load_checkpoint, load_weights
 from dpsjax.policy.sharding import MESH_AXES, shardings
@@ -21,6 +23,7 @@ from dpsjax.selectors import ChainState
 from dpsjax.tasks.base import Task
 from dpsjax.tasks.countdown import base_path
 from dpsjax.train import refill, stages
+from dpsjax.train.adapters import make_adapter_update, make_adapters, make_merge
 from dpsjax.train.config import MeshConfig, ModelConfig, TrainConfig
 from dpsjax.train.evaluate import Accuracy, make_evaluate, uniform_slice
 from dpsjax.train.language import for_language_model, is_checkpoint_folder
@@ -31,7 +34,7 @@ from dpsjax.train.state import TrainState, initial_state
 from dpsjax.types import Array, Key, PyTree
 
 # What the key of a seed is used for.
-_WEIGHTS, _STEPS, _EVALUATION = 0, 1, 2
+_WEIGHTS, _STEPS, _EVALUATION, _ADAPTERS = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Run:
         update: See :func:`dpsjax.train.stages.make_update`.
         predict: See :func:`dpsjax.train.stages.predict`; of the selector's state.
         evaluate: Held-out accuracy of parameters.
+        whole: Parameters of the policy, of those that are trained; the same but for adapters.
         refill: The stages of a run whose steps go on until enough groups are accepted, or None.
     """
 
@@ -64,6 +68,7 @@ class Run:
     update: Callable
     predict: Callable[[PyTree], Array]
     evaluate: Callable[[PyTree], Accuracy]
+    whole: Callable[[PyTree], PyTree]
     refill: Refill | None = None
 
 
@@ -91,13 +96,17 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
     selector = stages.watched(build_selector(config.selector, task.train))
     optimizer = make_optimizer(config.grpo)
     with jax.set_mesh(mesh):
-        policy, graph, params = _load_policy(
+        policy, graph, base = _load_policy(
             config.model,
             weights,
             task.tokenizer.vocab_size,
             mesh,
             jax.random.fold_in(key, _WEIGHTS),
         )
+        params, merge = base, None
+        if config.model.lora_rank:
+            params = make_adapters(config.model, policy, mesh, jax.random.fold_in(key, _ADAPTERS))
+            merge = make_merge(config.model, base, mesh)
 
         def start(params: PyTree) -> TrainState:
             belief = _mark_empty(selector.init(pool_rows), len(task.train))
@@ -122,28 +131,34 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         state = jax.jit(start, out_shardings=placement)(params)
     group = config.grpo.rollouts_per_prompt
     sampling = config.rollout.sampling(task.response_tokens, task.tokenizer)
-    log_probs = stages.log_prob_function(graph, config.rollout.temperature)
-    update = make_policy_update(config.grpo, log_probs, optimizer, config.loss.variant())
+    update = _policy_update(config, graph, optimizer)
+    advantages = config.loss.advantage_function()
     run = Run(
         config=config,
         task=task,
         mesh=mesh,
         policy=policy,
         prompts=_place_pool(task, pool_rows, mesh),
-        reference=jax.tree.map(jnp.copy, params) if config.grpo.kl_coefficient else None,
+        reference=_reference(config, base),
         select=stages.make_select(
             selector, config.rollout.prompts, batch_rows, mesh, placement.selector
         ),
-        generate=stages.make_generate(graph, sampling, group, mesh),
+        generate=_generation(stages.make_generate(graph, sampling, group, mesh), merge),
         update=stages.make_update(
-            selector, update, mesh, placement, keep=config.rollout.keep
+            selector,
+            update,
+            mesh,
+            placement,
+            advantages=advantages,
+            keep=config.rollout.keep,
         ),
         predict=jax.jit(
             functools.partial(stages.predict, selector), out_shardings=meshes.replicated(mesh)
         ),
         evaluate=_evaluation(
-            config, task, graph, mesh, batch_rows, jax.random.fold_in(key, _EVALUATION)
+            config, task, graph, mesh, batch_rows, jax.random.fold_in(key, _EVALUATION), merge
         ),
+        whole=merge or _same,
         refill=refill.make_refill(
             selector,
             update,
@@ -152,6 +167,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             refill.rounds_of(max_rounds(config.selector), config.rollout.prompts, len(task.train)),
             mesh,
             placement,
+            advantages=advantages,
             keep=config.rollout.keep,
         ),
     )
@@ -247,12 +263,48 @@ def _place_pool(task: Task, rows: int, mesh: Mesh) -> Prompts:
 
 
 def _evaluation(
-    config: TrainConfig, task: Task, graph: nnx.GraphDef, mesh: Mesh, rows: int, key: Key
+    config: TrainConfig,
+    task: Task,
+    graph: nnx.GraphDef,
+    mesh: Mesh,
+    rows: int,
+    key: Key,
+    merge: Callable | None,
 ) -> Callable[[PyTree], Accuracy]:
     problems = uniform_slice(task.test, config.evaluation.problems)
     sampling = config.evaluation.sampling(task.response_tokens, task.tokenizer)
     generate = stages.make_generate(graph, sampling, config.evaluation.samples, mesh)
-    return make_evaluate(task, problems, generate, rows, mesh, key)
+    evaluate = make_evaluate(task, problems, generate, rows, mesh, key)
+    return evaluate if merge is None else lambda params: evaluate(merge(params))
+
+
+def _generation(generate: Callable, merge: Callable | None) -> Callable:
+    """Generation with the parameters that are trained."""
+    if merge is None:
+        return generate
+    return lambda params, *inputs: generate(merge(params), *inputs)
+
+
+def _policy_update(
+    config: TrainConfig, graph: nnx.GraphDef, optimizer: optax.GradientTransformation
+) -> UpdateFunction:
+    """The update of what is trained: parameters or adapters."""
+    log_probs = stages.log_prob_function(graph, config.rollout.temperature)
+    variant = config.loss.variant()
+    if config.model.lora_rank:
+        return make_adapter_update(config.grpo, log_probs, optimizer, variant, config.model)
+    return make_policy_update(config.grpo, log_probs, optimizer, variant)
+
+
+def _reference(config: TrainConfig, base: PyTree) -> PyTree:
+    """What the update refers to: the base of adapters, or a copy for a KL penalty, or nothing."""
+    if config.model.lora_rank:
+        return base
+    return jax.tree.map(jnp.copy, base) if config.grpo.kl_coefficient else None
+
+
+def _same(params: PyTree) -> PyTree:
+    return params
 
 
 def _round_up(count: int, multiple: int) -> int:
