@@ -4,7 +4,7 @@
 
 Estimates every pair of model and slice from shapes, compiles those named (minutes each; package
 `libtpu`, no TPU is needed), keeps all of it in one JSON file and writes the tables of docs/plan.md.
-What was compiled before is kept, and `--compile` with no name only writes the tables anew.
+What the file has is kept: delete it to begin anew; without `--compile` the tables are written.
 """
 
 import json
@@ -112,14 +112,10 @@ def main(options: Options) -> None:
     known = json.loads(options.out.read_text()) if options.out.exists() else {}
     rows = {}
     for name in (f"{model}@{place}" for model in MODELS for place in SLICES):
-        row = known.get(name)
-        if row is None or row["programs"]["update"]["source"] == "estimated":
-            try:
-                row = plan(name, compiled=False)
-            except ValueError as error:
-                print(f"{name}: {error}")
-                continue
-        rows[name] = row
+        try:
+            rows[name] = known.get(name) or plan(name, compiled=False)
+        except ValueError as error:
+            print(f"{name}: {error}")
     for name in options.compile:
         rows[name] = plan(name, compiled=True)
         row = rows[name]
