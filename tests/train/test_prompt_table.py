@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dpsjax import selectors
+from dpsjax.lab import simulate as lab
 from dpsjax.lab import traces
 from dpsjax.tasks.base import Problem
 from dpsjax.train import outputs, prompt_table, resume
+from dpsjax.train.config import RolloutConfig
 from dpsjax.train.metrics import read_records
 from dpsjax.train.report import write_report
 from dpsjax.train.run import Started, finish
@@ -125,3 +128,20 @@ def test_a_run_writes_them_and_a_resumed_run_the_same(prepared, tmp_path):
     )
     assert os.path.getsize(whole / outputs.PLOTS / "prompts.png") > 5000
     assert any((whole / name).exists() for name in outputs.TABLES)
+
+
+@pytest.mark.slow
+def test_a_run_on_its_whole_pool_is_replayed_without_a_model(tmp_path):
+    size, rounds = 8, 2
+    task = dataclasses.replace(tiny.TASK, problems=size)
+    settings = tiny.config(task=task, rollout=RolloutConfig(prompts=size), steps=rounds)
+    begin(tiny.easy_run(settings), tmp_path, rounds)
+    trace = traces.read_trace(tmp_path / outputs.TRACE)
+    setting = lab.Setting(pool=size, batch=3, rollouts=tiny.GROUP, steps=rounds)
+    student = traces.recorded(trace)
+    contender = lab.Contender(selectors.dps())
+    run = lab.simulate(contender, student, jax.random.key(0), setting, record=True)
+    for step in range(rounds):
+        truth = dict(zip(*(column[trace.step == step] for column in trace[2:4]), strict=True))
+        for prompt, passes in zip(run.groups.index[step], run.groups.passes[step], strict=True):
+            assert truth[int(prompt)] == int(passes)

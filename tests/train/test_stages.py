@@ -81,11 +81,12 @@ def test_keeping_a_part_of_each_group_takes_the_most_different_rollouts(prepared
     )
     assert batch.mask.any(axis=2).tolist() == [
         [True, False, True, False],
-        [True, False, True, False],
+        [False, False, True, True],
         [False] * 4,
     ]
-    assert np.allclose(np.abs(batch.advantages[0][[0, 2]]), np.abs(batch.advantages[1][[0, 2]]))
-    assert batch.advantages[0][2] > 0 > batch.advantages[0][0]
+    values = np.asarray(batch.advantages)
+    assert values[0, 2] > 0 > values[0, 0] and values[1, 3] > 0 > values[1, 2]
+    assert np.allclose(np.abs(values[0, [0, 2]]), values[0, 2])  # one right, one wrong
     assert report.passes.tolist() == [1, 3, 0] and report.trials.tolist() == [4, 4, 0]
     assert int(report.tokens) == 16 and report.length.tolist() == [2.0, 2.0, 0.0]
     assert int(new.position) == 2
