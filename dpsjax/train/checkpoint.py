@@ -83,7 +83,7 @@ def set_aside(path: Path) -> Path:
 
 
 def read_meta(path: Path) -> Meta:
-    """The JSON item of a checkpoint.
+    """The JSON item of a checkpoint; one process alone may read it.
 
     Args:
         path: its folder.
@@ -93,9 +93,8 @@ def read_meta(path: Path) -> Meta:
     """
     import orbax.checkpoint as ocp  # heavy: only runs that save or resume pay for it
 
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-        found = reader.restore(path.absolute(), ocp.args.Composite(meta=ocp.args.JsonRestore()))
-    return found.meta
+    # The handler alone: a Checkpointer would wait for the other processes, who need not read this.
+    return ocp.JsonCheckpointHandler().restore(path.absolute() / "meta", ocp.args.JsonRestore())
 
 
 def read_state(path: Path, like: TrainState, saved_rows: int, num_prompts: int) -> TrainState:
