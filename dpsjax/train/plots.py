@@ -119,8 +119,8 @@ def write_prompt_picture(
         figure, axes = plt.subplots(figsize=(5.2, height), layout="constrained")
         seen = [(v.step, place, v.rate) for place, (_, n) in enumerate(rows) for v in visits[n]]
         x, y, rate = zip(*seen, strict=True) if seen else ((), (), ())
-        dots = axes.scatter(x, y, c=rate, cmap="viridis", vmin=0, vmax=1, s=18, edgecolors="#666666",
-                            linewidths=0.3, zorder=2)  # fmt: skip
+        look: dict = {"s": 18, "edgecolors": "#666666", "linewidths": 0.3, "zorder": 2}
+        dots = axes.scatter(x, y, c=rate, cmap="viridis", vmin=0, vmax=1, **look)
         axes.set_yticks(range(len(rows)), [f"{kind} {n}" for kind, n in rows], fontsize=7)
         axes.set(xlabel="step", xlim=(0, max(steps, 2) + 0.5), ylim=(len(rows) - 0.4, -0.6))
         axes.set_title(title, loc="left", fontsize=8, color="#444444")
