@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 # The shipped base solves some of these problems, so that there is something to learn from.
 SETTINGS = (
     "--task.problems 64 --task.held-out 8 --prompts 8 --grpo.rollouts-per-prompt 4 "
-    "--evaluation.every 4 --evaluation.problems 8 --evaluation.samples 1 --checkpoint.every 2"
+    "--evaluation.every 2 --evaluation.problems 8 --evaluation.samples 1 --checkpoint.every 2"
 )
 
 
