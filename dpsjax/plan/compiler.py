@@ -34,7 +34,8 @@ class Compiled(NamedTuple):
         outputs: bytes of its results that take no input's place.
         temporary: bytes that exist while it runs.
         code: bytes of the program.
-        traffic: what it moves, loops counted as often as they run; None where the compiler gave up.
+        traffic: what it moves, loops counted as often as they run; None where the compiler refused
+            the program, or cannot write it down as text (some programs for v5p, with jax 0.10).
         once: its own ``flops`` and ``bytes accessed``, which count every loop once.
         seconds: of compiling.
         fits: False where the compiler found no way to fit it into the memory.
@@ -123,10 +124,18 @@ def compile_program(program: Program, mesh: Mesh) -> Compiled:
         outputs=max(memory.output_size_in_bytes - memory.alias_size_in_bytes, 0),
         temporary=memory.temp_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
-        traffic=Hlo(done.as_text()).total(),
+        traffic=_traffic(done),
         once={name: float(costs.get(name, 0.0)) for name in ("flops", "bytes accessed")},
         seconds=time.perf_counter() - start,
     )
+
+
+def _traffic(done: jax.stages.Compiled) -> Traffic | None:
+    try:
+        text = done.as_text()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return Hlo(text).total()
 
 
 def refused_bytes(message: str) -> int:

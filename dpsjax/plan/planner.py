@@ -179,7 +179,7 @@ def _compiled_figures(
 ) -> Figures:
     """Figures of a compiled program; where the compiler refused, the estimate fills the gaps."""
     old, stays = guess.programs[name], guess.resident
-    if done.traffic is None:
+    if not done.fits:
         temporary = max(float(done.temporary), old.temporary)
         peak = old.peak - old.temporary + temporary
         return old._replace(
@@ -191,13 +191,14 @@ def _compiled_figures(
         "generation": stays.optimizer + stays.pool,
         "update": stays.pool,
     }[name]
+    traffic = old.traffic if done.traffic is None else done.traffic
     return Figures(
         source="compiled",
         temporary=float(done.temporary),
         peak=float(done.peak + others),
         flops=old.flops,
-        traffic=done.traffic,
-        seconds=program_seconds(old.flops, done.traffic, guess.where.chip, efficiency),
+        traffic=traffic,
+        seconds=program_seconds(old.flops, traffic, guess.where.chip, efficiency),
         compile_seconds=done.seconds,
         once=done.once,
     )
