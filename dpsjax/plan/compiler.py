@@ -135,7 +135,7 @@ def _traffic(done: jax.stages.Compiled) -> Traffic | None:
         text = done.as_text()
     except jax.errors.JaxRuntimeError:
         return None
-    return Hlo(text).total()
+    return None if text is None else Hlo(text).total()
 
 
 def refused_bytes(message: str) -> int:

@@ -283,8 +283,8 @@ def add_paced_arc_nearness(
     Returns:
         a part that needs :func:`track_arc` before it.
     """
-    frontier = np.arcsin(np.sqrt(np.array([1 - 0.5 ** (1 / group), 0.5 ** (1 / group)])))
-    targets = np.linspace(*frontier, 41)
+    hardest, easiest = np.arcsin(np.sqrt([1 - 0.5 ** (1 / group), 0.5 ** (1 / group)]))
+    targets = np.linspace(hardest, easiest, 41)
 
     def init(num_prompts: int) -> PaceState:
         del num_prompts

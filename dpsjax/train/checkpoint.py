@@ -92,9 +92,13 @@ def read_meta(path: Path) -> Meta:
         what was given to :meth:`Saver.save`.
     """
     import orbax.checkpoint as ocp  # heavy: only runs that save or resume pay for it
+    from etils import epath
 
     # The handler alone: a Checkpointer would wait for the other processes, who need not read this.
-    return ocp.JsonCheckpointHandler().restore(path.absolute() / "meta", ocp.args.JsonRestore())
+    restored = ocp.JsonCheckpointHandler().restore(
+        epath.Path(path.absolute() / "meta"), args=ocp.args.JsonRestore()
+    )
+    return dict(restored)
 
 
 def read_state(path: Path, like: TrainState, saved_rows: int, num_prompts: int) -> TrainState:

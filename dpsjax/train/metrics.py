@@ -73,7 +73,7 @@ def step_record(
         "rollouts_per_effective_group": rows.sum() * group / effective if effective else None,
         **_surprise(predicted, state),
         "coverage": int(shown[-1].covered),
-        "occupancy": _rounded(shown[0].occupancy),
+        "occupancy": _rounded(np.asarray(shown[0].occupancy)),
         "loss": float(done.loss),
         "grad_norm": float(done.grad_norm),
         "entropy": float(policy.entropy),

@@ -72,7 +72,7 @@ def empty_buffer(batch_size: int, group: int, prompt_tokens: int, response_token
         room for 2 B groups; a step stops collecting when B of them wait, so it cannot overflow.
     """
 
-    def one(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+    def one(dtype: Any, *shape: int) -> Any:  # stands for an array
         return jax.ShapeDtypeStruct(shape, dtype)
 
     waiting = RolloutBatch(

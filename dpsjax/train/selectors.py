@@ -163,8 +163,8 @@ def default_selector(name: str) -> SelectorConfig:
     Raises:
         ValueError: there is no such selector.
 
-    >>> default_selector("uniform")
-    Uniform()
+    >>> default_selector("dps").decay
+    0.5
     """
     for kind in get_args(SelectorConfig):
         if _name(kind) == name:
