@@ -4,6 +4,8 @@ Every function here has the same signature, ``(rewards, valid) -> Advantages``, 
 chosen by passing the function. Groups whose valid rewards are all equal carry no information
 about which answer was better: they get exactly zero and are marked, so the loss can leave them
 out of its numerator and of its denominator.
+
+One strategy needs more than the group: :data:`denoised` also takes what is believed of the prompt.
 """
 
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from dpsjax.belief import beta
 from dpsjax.types import Array, Bool, Float
 
 
@@ -28,6 +31,17 @@ class Advantages(NamedTuple):
 
 # (rewards float[B, G], valid bool[B, G]) -> Advantages
 AdvantageFunction = Callable[[Array, Array], Advantages]
+
+
+class BeliefAdvantages(NamedTuple):
+    """An estimator that also looks at the Beta belief about each prompt.
+
+    Attributes:
+        function: ``(passed float[B, G], valid bool[B, G], a float[B], b float[B]) -> Advantages``;
+            the counts ``a`` and ``b`` are those after the group was observed.
+    """
+
+    function: Callable[[Array, Array, Array, Array], Advantages]
 
 
 def group_normalized(
@@ -89,6 +103,22 @@ def leave_one_out(rewards: Float[Array, "B G"], valid: Bool[Array, "B G"]) -> Ad
     """
     deviation, count = _deviations(rewards, valid)
     return _masked(deviation * count / jnp.maximum(count - 1, 1), rewards, valid)
+
+
+def _denoised(
+    passed: Float[Array, "B G"],
+    valid: Bool[Array, "B G"],
+    a: Float[Array, "B"],
+    b: Float[Array, "B"],
+) -> Advantages:
+    """See :func:`dpsjax.belief.beta.denoised_advantages`; groups of one rollout compare nothing."""
+    several = valid.sum(axis=1, dtype=jnp.int32) > 1
+    return Advantages(beta.denoised_advantages(passed, valid, a, b), several)
+
+
+# MaPP's: GRPO's advantage averaged over what the other rollouts might have been. Groups that all
+# passed or all failed teach too.
+denoised = BeliefAdvantages(_denoised)
 
 
 def _deviations(rewards: Array, valid: Array) -> tuple[Array, Array]:

@@ -11,7 +11,9 @@ import tyro
 from dpsjax.grpo import losses
 from dpsjax.grpo.advantages import (
     AdvantageFunction,
+    BeliefAdvantages,
     centered,
+    denoised,
     group_normalized,
     leave_one_out,
 )
@@ -243,9 +245,12 @@ class CheckpointConfig:
 class LossConfig:
     """Variants of the GRPO loss; the numbers in it are those of --grpo."""
 
-    advantages: Literal["group-normalized", "centered", "leave-one-out"] = "group-normalized"
+    advantages: Literal["group-normalized", "centered", "leave-one-out", "denoised"] = (
+        "group-normalized"
+    )
     """Reward less the group's mean, by its deviation (GRPO), as it is (Dr. GRPO), or against the
-    mean of the others (RLOO)."""
+    mean of the others (RLOO); or MaPP's: GRPO's, averaged under the Beta belief about the prompt,
+    which the selector keeps or else is kept beside it."""
     aggregation: Literal["token-mean", "sequence-mean", "constant-length"] = "token-mean"
     """Of the tokens' losses: mean over all tokens (DAPO), over the sequences' means (GRPO), or the
     sum by the longest response (Dr. GRPO)."""
@@ -262,12 +267,13 @@ class LossConfig:
     def __post_init__(self):
         self.variant()
 
-    def advantage_function(self) -> AdvantageFunction:
+    def advantage_function(self) -> AdvantageFunction | BeliefAdvantages:
         """The same as a function."""
-        functions: dict[str, AdvantageFunction] = {
+        functions: dict[str, AdvantageFunction | BeliefAdvantages] = {
             "group-normalized": group_normalized,
             "centered": centered,
             "leave-one-out": leave_one_out,
+            "denoised": denoised,
         }
         return functions[self.advantages]
 

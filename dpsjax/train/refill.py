@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from dpsjax.grpo.advantages import AdvantageFunction, group_normalized
+from dpsjax.grpo.advantages import AdvantageFunction, BeliefAdvantages, group_normalized
 from dpsjax.grpo.batch import RolloutBatch
 from dpsjax.grpo.mesh import batch_sharding, replicated
 from dpsjax.grpo.update import UpdateFunction, UpdateMetrics
@@ -116,7 +116,7 @@ def make_refill(
     mesh: Mesh,
     state_shardings: TrainState,
     *,
-    advantages: AdvantageFunction = group_normalized,
+    advantages: AdvantageFunction | BeliefAdvantages = group_normalized,
     keep: int | None = None,
 ) -> Refill | None:
     """The stages of a run whose steps have several rounds; None where the state has no buffer.
@@ -150,7 +150,7 @@ def make_collect(
     mesh: Mesh,
     state_shardings: TrainState,
     *,
-    advantages: AdvantageFunction = group_normalized,
+    advantages: AdvantageFunction | BeliefAdvantages = group_normalized,
     keep: int | None = None,
 ) -> Callable:
     """Build the stage after each round: the belief learns from all groups, accepted ones wait.

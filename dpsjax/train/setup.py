@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dpsjax.grpo import mesh as meshes
+from dpsjax.grpo.advantages import BeliefAdvantages
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.grpo.optimizer import make_optimizer
 from dpsjax.grpo.update import UpdateFunction
@@ -93,7 +94,11 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
     if is_checkpoint_folder(config.model.init):
         task = for_language_model(task, Path(config.model.init))
     pool_rows = _round_up(len(task.train), mesh.size)
-    selector = stages.watched(build_selector(config.selector, task.train))
+    advantages = config.loss.advantage_function()
+    selector = stages.watched(
+        build_selector(config.selector, task.train),
+        counts=isinstance(advantages, BeliefAdvantages),
+    )
     optimizer = make_optimizer(config.grpo)
     with jax.set_mesh(mesh):
         policy, graph, base = _load_policy(
@@ -132,7 +137,6 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
     group = config.grpo.rollouts_per_prompt
     sampling = config.rollout.sampling(task.response_tokens, task.tokenizer)
     update = _policy_update(config, graph, optimizer)
-    advantages = config.loss.advantage_function()
     run = Run(
         config=config,
         task=task,

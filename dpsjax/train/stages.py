@@ -14,12 +14,17 @@ from jax.sharding import Mesh
 
 from dpsjax import selectors
 from dpsjax.belief import hmm
-from dpsjax.grpo.advantages import AdvantageFunction, Advantages, group_normalized
+from dpsjax.grpo.advantages import (
+    AdvantageFunction,
+    Advantages,
+    BeliefAdvantages,
+    group_normalized,
+)
 from dpsjax.grpo.batch import RolloutBatch
 from dpsjax.grpo.mesh import batch_sharding, replicated
 from dpsjax.grpo.update import LogProbFunction, UpdateFunction, UpdateMetrics
 from dpsjax.policy import Rollouts, Sampling, generate, token_log_probs
-from dpsjax.selectors import Proposal, Selector, StateBelief, partial_states
+from dpsjax.selectors import BetaBelief, Proposal, Selector, StateBelief, partial_states
 from dpsjax.train.prompts import Prompts, gather
 from dpsjax.train.state import TrainState
 from dpsjax.types import Array, Float, Key, PyTree
@@ -106,13 +111,15 @@ def round_key(key: Key, number: int) -> Key:
     return jax.random.fold_in(key, number) if number else key
 
 
-def watched(selector: Selector) -> Selector:
+def watched(selector: Selector, counts: bool = False) -> Selector:
     """A selector that certainly publishes a belief about solve states, for the record.
 
     One that does not gets DPS's tracker in front, which changes nothing about what it selects.
 
     Args:
         selector: a recipe or a chain.
+        counts: whether it must publish a Beta belief too, as denoised advantages need; one that
+            does not gets MaPP's tracker in front (decay 0.5, prior (1, 1)).
 
     Returns:
         the selector to train with.
@@ -121,9 +128,11 @@ def watched(selector: Selector) -> Selector:
     def beliefs():
         return _propose(selector, selector.init(1)).beliefs
 
-    if any(isinstance(belief, StateBelief) for belief in jax.eval_shape(beliefs)):
-        return selector
-    return selectors.chain(selectors.track_hmm(), selector)
+    published = [type(belief) for belief in jax.eval_shape(beliefs)]
+    trackers = [] if StateBelief in published else [selectors.track_hmm()]
+    if counts and BetaBelief not in published:
+        trackers.append(selectors.track_beta(0.5))
+    return selectors.chain(*trackers, selector) if trackers else selector
 
 
 def _propose(selector: Selector, state: PyTree) -> Proposal:
@@ -236,7 +245,7 @@ def learn_from_round(
     draw: Draw,
     groups: Groups,
     *,
-    advantages: AdvantageFunction = group_normalized,
+    advantages: AdvantageFunction | BeliefAdvantages = group_normalized,
     keep: int | None = None,
 ) -> tuple[TrainState, RolloutBatch, RoundReport]:
     """Let the belief and the counters learn from a round of rollouts; the policy comes later.
@@ -268,7 +277,11 @@ def learn_from_round(
     if keep is not None:
         # A mask: shapes stay those of the whole group, and so does the cost of the update.
         kept &= selectors.max_variance_subset(groups.rewards, keep)
-    batch = _loss_batch(draw, groups, kept, accept, advantages(groups.rewards, kept))
+    if isinstance(advantages, BeliefAdvantages):
+        found = _believed_advantages(advantages, selector, belief, draw.index, groups, kept)
+    else:
+        found = advantages(groups.rewards, kept)
+    batch = _loss_batch(draw, groups, kept, accept, found)
     new = state._replace(
         selector=belief,
         position=state.position + (draw.index >= 0).sum(dtype=jnp.int32),
@@ -300,7 +313,7 @@ def make_update(
     mesh: Mesh,
     state_shardings: TrainState,
     *,
-    advantages: AdvantageFunction = group_normalized,
+    advantages: AdvantageFunction | BeliefAdvantages = group_normalized,
     keep: int | None = None,
 ) -> Callable:
     """Build the update stage: the belief learns, then the policy, then the counters.
@@ -330,6 +343,22 @@ def make_update(
 
     whole: Any = replicated(mesh)
     return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, whole, whole))
+
+
+def _believed_advantages(
+    advantages: BeliefAdvantages,
+    selector: Selector,
+    belief: PyTree,
+    index: Array,
+    groups: Groups,
+    kept: Array,
+) -> Advantages:
+    """Advantages from the Beta belief that has seen these groups."""
+    rows = jnp.maximum(index, 0)
+    wanted = _propose(selector, belief).belief(BetaBelief, "the advantages", "track_beta")
+    a, b = wanted.a[rows], wanted.b[rows]
+    passed = groups.correct.astype(groups.rewards.dtype)
+    return advantages.function(passed, kept, a.astype(passed.dtype), b.astype(passed.dtype))
 
 
 def _loss_batch(

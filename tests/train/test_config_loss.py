@@ -4,7 +4,7 @@ import pytest
 
 from dpsjax.cli import parse_train
 from dpsjax.grpo import losses
-from dpsjax.grpo.advantages import centered, group_normalized, leave_one_out
+from dpsjax.grpo.advantages import centered, denoised, group_normalized, leave_one_out
 from dpsjax.train.config import LossConfig, from_dict, to_dict
 
 
@@ -30,6 +30,11 @@ def test_defaults_are_those_of_the_published_runs():
     assert variant.aggregate is losses.token_mean and variant.kl_estimator is losses.k3
     assert not variant.recompute_old and variant.sampler_ratio_cap is None
     assert LossConfig().advantage_function() is group_normalized
+
+
+def test_denoised_advantages_are_an_option():
+    config = parse_train(["--loss.advantages", "denoised"]).config
+    assert config.loss.advantage_function() is denoised
 
 
 @pytest.mark.parametrize("name", ["group-normalized", "centered", "leave-one-out"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dpsjax import observe, select, selectors
+from dpsjax.grpo.advantages import denoised
 from dpsjax.policy import Rollouts
 from dpsjax.tasks.base import Problem
 from dpsjax.tasks.tokenizer import CharTokenizer
@@ -16,6 +17,7 @@ from dpsjax.train.stages import (
     predict,
     watched,
 )
+from tests.oracles import selectors as oracle
 
 TOKENIZER = CharTokenizer("0123456789=:")
 
@@ -90,6 +92,33 @@ def test_keeping_a_part_of_each_group_takes_the_most_different_rollouts(prepared
     assert report.passes.tolist() == [1, 3, 0] and report.trials.tolist() == [4, 4, 0]
     assert int(report.tokens) == 16 and report.length.tolist() == [2.0, 2.0, 0.0]
     assert int(new.position) == 2
+
+
+def test_denoised_advantages_come_from_the_belief_that_saw_the_group(prepared):
+    """MaPP's, also for selectors without a Beta belief and for groups that all agree."""
+    _, state = prepared
+    correct = jnp.array([[0, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]], bool)
+    valid = jnp.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]], bool)
+    ones = jnp.ones((3, 4, 2), jnp.int32)
+    rollouts = Rollouts(ones, ones > 0, jnp.zeros((3, 4, 2), jnp.float32), jnp.int32(2))
+    index = jnp.array([3, 5, 7], jnp.int32)
+    third = jnp.full((3, 3), 1 / 3, jnp.float32)
+    draw = Draw(index, jnp.ones(3, jnp.float32), ones[:, 0], ones[:, 0] > 0, third, third[:, 0])
+    groups = Groups(rollouts, 0.1 + 0.9 * correct.astype(jnp.float32), correct, valid)
+    for selector, decay in ((selectors.dps(), 0.5), (selectors.mopps(decay=0.8), 0.8)):
+        selector = watched(selector, counts=True)
+        before = observe(selector, selector.init(32), index, *jnp.array([[1, 2, 0], [2, 2, 2]]))[1]
+        _, batch, _ = learn_from_round(
+            selector, state._replace(selector=before), draw, groups, advantages=denoised
+        )
+        loop = oracle.BetaLoop(8, decay)
+        loop.step({3: (1, 2), 5: (2, 2), 7: (0, 2)})
+        loop.step({3: (1, 3), 5: (4, 4), 7: (0, 1)})
+        a, b = np.stack(loop.counts)[[3, 5, 7]].T
+        expected = oracle.denoised_advantages(np.asarray(correct), np.asarray(valid), a, b)
+        assert np.allclose(batch.advantages, expected, atol=1e-5)
+        assert batch.informative.tolist() == [True, True, False]  # one rollout compares nothing
+        assert (expected[1] > 0).all()
 
 
 @pytest.mark.parametrize("prompt", ["", "12345"])
