@@ -5,6 +5,7 @@ An observation is a dict: prompt -> (passes, trials).
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -30,6 +31,42 @@ def beta_entropy(a, b):
 def beta_binomial(successes, trials, a, b):
     choose = math.comb(trials, successes)
     return choose * math.exp(log_beta(a + successes, b + trials - successes) - log_beta(a, b))
+
+
+def solve_state(passes, trials, num_states):
+    """The published partitions of the success rate, as intervals."""
+    rate = Fraction(passes, trials)
+    if num_states == 2:
+        return int(0 < rate < 1)
+    if rate in (0, 1):
+        return (num_states - 1) * int(rate)
+    third, fifth = Fraction(1, 3), Fraction(1, 5)
+    if num_states == 3:
+        return 1
+    if num_states == 5:
+        return 1 if rate < third else 2 if rate <= 2 * third else 3
+    if rate < 2 * fifth:
+        return 1 if rate < fifth else 2
+    return 3 if rate <= 3 * fifth else 4 if rate <= 4 * fifth else 5
+
+
+def state_score(probability, weights, entropy):
+    """DPS's score of one prompt, with its entropy bonus."""
+    bonus = -sum(p * math.log(p + 1e-10) for p in probability)
+    return sum(w * p for w, p in zip(weights, probability, strict=True)) + entropy * bonus
+
+
+def draw_law(weights, size):
+    """Law of the set of the first ``size`` draws in proportion to weights, without replacement."""
+    law = {}
+    for order in itertools.permutations(range(len(weights)), size):
+        chance, left = 1.0, sum(weights)
+        for n in order:
+            chance *= weights[n] / left
+            left -= weights[n]
+        drawn = frozenset(order)
+        law[drawn] = law.get(drawn, 0.0) + chance
+    return law
 
 
 class BetaLoop:

@@ -20,13 +20,19 @@ SELECTORS = {
     "uniform_epochs": s.uniform_epochs,
     "dps": s.dps,
     "dps_entropy": lambda: s.dps(decay=0.7, entropy=0.05),
-    "dps_local_5": lambda: s.dps(num_states=5, prior_alpha="local"),
+    "dps_2": lambda: s.dps(num_states=2, prior_alpha="stability"),
+    "dps_local_5": lambda: s.dps(num_states=5, prior_alpha="local", target=s.middle_state(5)),
+    "dps_progress_7": lambda: s.dps(num_states=7, prior_alpha="progress"),
+    "dps_matrix": lambda: s.dps(
+        prior_alpha=((2.0, 1.0, 0.5), (1.0, 3.0, 0.0), (0.5, 1.0, 2.0)), prior_pi=(0.2, 0.7, 0.1)
+    ),
     "dps_candidates": lambda: s.dps(candidates=24),
     "dps_then_mixed": lambda: s.chain(s.dps(), s.accept_mixed()),
     "mopps": s.mopps,
     "mopps_band": lambda: s.mopps(1.0, band=(0.3, 0.7), candidates=24, forget_unseen=True),
     "history_resampling": s.history_resampling,
     "history_resampling_forever": lambda: s.history_resampling("forever", epoch_steps=2),
+    "history_resampling_this_epoch": lambda: s.history_resampling("this_epoch", strict=False),
     "dynamic_sampling": s.dynamic_sampling,
     "depo": s.depo,
     "lppo": s.lppo,
@@ -56,6 +62,7 @@ SELECTORS = {
     "schedule": lambda: s.chain(s.schedule(s.uniform(), s.beta_mean(), 2)),
     "stratify": lambda: s.chain(s.beta_mean(), s.stratify(sources, (1, 1, 1, 1))),
     "cool_down": lambda: s.chain(s.beta_mean(), s.cool_down(2)),
+    "cool_down_soft": lambda: s.chain(s.dps(), s.cool_down(9, strict=False)),
     "revisit": lambda: s.chain(s.dps(), s.revisit(2, 0.25)),
 }
 
