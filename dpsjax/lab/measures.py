@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpsjax.belief import beta
+from dpsjax.belief import beta, binomial
 from dpsjax.selectors.scores import partial_states
+from dpsjax.selectors.solve_rate import RateBelief
 from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief, StateBelief
 from dpsjax.types import Array, Float
 
@@ -34,7 +35,8 @@ def predicted_outcome(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
 
     Args:
         beliefs: what the trackers of a chain published, newest first. A ``StateBelief`` is taken
-            as it is, a ``BetaBelief`` gives the beta-binomial probabilities.
+            as it is; a ``BetaBelief`` gives the beta-binomial probabilities, and a ``RateBelief``
+            those of its mixture of binomials.
         group: G rollouts.
 
     Returns:
@@ -45,6 +47,9 @@ def predicted_outcome(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
             return _from_states(belief.prob)
         if isinstance(belief, BetaBelief):
             return _beta_binomial(belief.a, belief.b, group)
+        if isinstance(belief, RateBelief):
+            rate = jnp.asarray(binomial.rates(belief.prob.shape[0]), jnp.float32)
+            return group_outcome(rate, group) @ belief.prob.astype(jnp.float32)
     return None
 
 

@@ -67,6 +67,7 @@ from dpsjax.selectors.rates import (
 from dpsjax.selectors.recipes import (
     depo,
     dps,
+    dps_binomial,
     dynamic_sampling,
     history_resampling,
     learning_progress,
@@ -79,6 +80,7 @@ from dpsjax.selectors.refill import Buffer, fill, init_buffer, push, take
 from dpsjax.selectors.replay import explorability, prioritize, track_explorability
 from dpsjax.selectors.sampling import add_thompson, draw_proportional, draw_softmax
 from dpsjax.selectors.scores import add_entropy, add_state_prob, middle_state, partial_states
+from dpsjax.selectors.solve_rate import RateBelief, add_mixed_prob, track_solve_rate
 from dpsjax.selectors.subset import gaussian_difficulty_sample, pagerank, weighted_dpp_greedy
 from dpsjax.selectors.trackers import (
     AverageBelief,
@@ -104,6 +106,7 @@ __all__ = [
     "Evidence",
     "GaussianBelief",
     "Proposal",
+    "RateBelief",
     "Selector",
     "StateBelief",
     "Visits",
@@ -121,6 +124,7 @@ __all__ = [
     "add_information",
     "add_informative_prob",
     "add_learnability",
+    "add_mixed_prob",
     "add_nearness",
     "add_order",
     "add_paced_arc_nearness",
@@ -138,6 +142,7 @@ __all__ = [
     "cures",
     "depo",
     "dps",
+    "dps_binomial",
     "draw",
     "draw_proportional",
     "draw_softmax",
@@ -189,6 +194,7 @@ __all__ = [
     "track_explorability",
     "track_hmm",
     "track_logit",
+    "track_solve_rate",
     "track_visits",
     "uniform",
     "uniform_epochs",

@@ -143,7 +143,12 @@ def kgps(process_noise=0.1, variance=1.0, points: int = 5) -> Selector:
 
 
 def arcus(
-    group: int = 8, target=np.pi / 4, temperature=0.3, rate=0.1, paced: bool = False
+    group: int = 8,
+    target=np.pi / 4,
+    temperature=0.3,
+    rate=0.1,
+    paced: bool = False,
+    refit: int | None = 100,
 ) -> Selector:
     """ARCUS (arXiv 2609.38018): a Kalman filter of the arc length and a Gumbel draw.
 
@@ -157,6 +162,8 @@ def arcus(
         temperature: T of the draw; 0.3 in the paper.
         rate: of the adaptation of drift and process noise; 0.1 in the paper.
         paced: whether the target moves along the predicted yield, as published.
+        refit: groups after which prompts never seen get the empirical moments for their prior;
+            100 in the paper, None for never.
 
     Returns:
         the selector.
@@ -166,7 +173,7 @@ def arcus(
         if paced
         else add_arc_nearness(target, group)
     )
-    return chain(track_arc(rate), nearness, draw_softmax(temperature), accept_mixed())
+    return chain(track_arc(rate, refit=refit), nearness, draw_softmax(temperature), accept_mixed())
 
 
 def cures(temperature=0.1, decay=1.0) -> Selector:

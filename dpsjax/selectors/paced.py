@@ -11,7 +11,7 @@ from dpsjax.selectors.combinators import RowData, row_data
 from dpsjax.selectors.protocol import Evidence, Proposal, Selector, stateless
 from dpsjax.selectors.rates import add
 from dpsjax.selectors.trackers import GaussianBelief, pass_rate, rollout_variance
-from dpsjax.types import Array, Float, Int, Key
+from dpsjax.types import Array, Bool, Float, Int, Key
 
 
 def _over_shards(value: Array, axis_name: str | None) -> Array:
@@ -167,9 +167,11 @@ class ArcState(NamedTuple):
     belief: gaussian.Belief
     drift: Float[Array, ""]
     process_noise: Float[Array, ""]
+    seen: Bool[Array, "N"]
+    moments: Float[Array, "3"]  # groups seen, sum and sum of squares of their arc lengths
 
 
-def track_arc(rate=0.1, drift=0.0, process_noise=1e-3) -> Selector:
+def track_arc(rate=0.1, drift=0.0, process_noise=1e-3, refit: int | None = 100) -> Selector:
     """Keep a Kalman filter of each prompt's arc length ``arcsin sqrt(p)`` (ARCUS).
 
     arXiv 2609.38018. Each step predicts ``mean <- clip(mean + v sin(2 mean))`` and
@@ -177,13 +179,15 @@ def track_arc(rate=0.1, drift=0.0, process_noise=1e-3) -> Selector:
     by moment matching, in our reading ``v <- v + rate mean(e) / mean(sin(2 mean))`` and
     ``Q <- max(Q + rate mean(e^2 - variance - R), 0)``.
 
-    Departure: the prior stays N(pi/4, pi^2/48); the paper replaces it by the empirical moments
-    after 100 observations.
+    Prompts start from N(pi/4, pi^2/48); once ``refit`` groups were seen, those that are still
+    unseen get the mean and variance of the arc lengths measured so far (our reading of "the
+    empirical moments").
 
     Args:
         rate: of the adaptation of v and Q; 0 keeps them; may be traced.
         drift: v at first.
         process_noise: Q at first.
+        refit: groups after which the prior is replaced; 100 in the paper, None for never.
 
     Returns:
         a part that publishes a :class:`GaussianBelief` of the arc length.
@@ -192,7 +196,13 @@ def track_arc(rate=0.1, drift=0.0, process_noise=1e-3) -> Selector:
     def init(num_prompts: int) -> ArcState:
         belief = gaussian.init(np.pi / 4, np.pi**2 / 48, num_prompts)
         dtype = belief.mean.dtype
-        return ArcState(belief, jnp.asarray(drift, dtype), jnp.asarray(process_noise, dtype))
+        return ArcState(
+            belief,
+            jnp.asarray(drift, dtype),
+            jnp.asarray(process_noise, dtype),
+            jnp.zeros(num_prompts, bool),
+            jnp.zeros(3, dtype),
+        )
 
     def propose(key: Key, proposal: Proposal, state: ArcState):
         del key
@@ -207,20 +217,35 @@ def track_arc(rate=0.1, drift=0.0, process_noise=1e-3) -> Selector:
         innovation = measured - belief.mean[source]
         known = belief.spread[source] + belief.noise
         surplus = innovation * innovation - known - error
-        terms = jnp.stack(
-            [innovation, jnp.sin(2 * belief.mean[source]), surplus, jnp.ones_like(innovation)]
-        )
+        one = jnp.ones_like(innovation)
+        slopes = jnp.sin(2 * belief.mean[source])
+        terms = jnp.stack([innovation, slopes, surplus, one, measured, measured * measured])
         sums = _over_shards(jnp.where(here[None], terms, 0).sum(axis=1), evidence.axis_name)
         pace, count = jnp.asarray(rate, dtype), jnp.maximum(sums[3], 1)
         slope = jnp.where(sums[1] > 0, sums[0] / jnp.where(sums[1] > 0, sums[1], 1), 0)
         new_drift = state.drift + pace * slope
         noise = jnp.maximum(state.process_noise + pace * sums[2] / count, 0)
         terms, belief = jax.lax.optimization_barrier((terms, belief))
+        target = rows.scatter_index(index, state.seen.shape[0])
+        seen, moments = state.seen.at[target].set(True, mode="drop"), state.moments + sums[3:]
+        if refit is not None:
+            due = (moments[0] >= refit) & (state.moments[0] < refit)
+            belief = _refitted(belief, moments, due & ~seen)
         belief = gaussian.update(belief, index, measured, error, noise)
         mean = jnp.clip(belief.mean + new_drift * jnp.sin(2 * belief.mean), 0, np.pi / 2)
-        return evidence, ArcState(belief._replace(mean=mean), new_drift, noise)
+        return evidence, ArcState(belief._replace(mean=mean), new_drift, noise, seen, moments)
 
     return Selector(init, propose, observe)
+
+
+def _refitted(belief: gaussian.Belief, moments: Array, where: Array) -> gaussian.Belief:
+    """The belief with the empirical moments as that of some prompts."""
+    mean = moments[1] / jnp.maximum(moments[0], 1)
+    variance = jnp.maximum(moments[2] / jnp.maximum(moments[0], 1) - mean * mean, 1e-6)
+    return belief._replace(
+        mean=jnp.where(where, mean, belief.mean),
+        spread=jnp.where(where, variance - belief.noise, belief.spread),
+    )
 
 
 def add_arc_nearness(target=np.pi / 4, group: int = 8) -> Selector:

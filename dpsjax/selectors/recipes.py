@@ -1,13 +1,15 @@
 """The selectors of DPS's paper and its neighbours, each a few lines over the shared parts."""
 
+from dpsjax.selectors.combinators import cool_down as cooled
 from dpsjax.selectors.combinators import mix
 from dpsjax.selectors.gates import accept_mixed, candidate_pool
 from dpsjax.selectors.history import Exclusion, skip_solved
 from dpsjax.selectors.protocol import Selector, chain
 from dpsjax.selectors.rates import add_average, add_fewest_visits, add_progress, weigh_progress
 from dpsjax.selectors.replay import track_explorability
-from dpsjax.selectors.sampling import add_thompson
+from dpsjax.selectors.sampling import add_thompson, draw_proportional
 from dpsjax.selectors.scores import add_entropy, add_state_prob
+from dpsjax.selectors.solve_rate import add_mixed_prob, track_solve_rate
 from dpsjax.selectors.trackers import (
     pass_rate,
     track_average,
@@ -63,6 +65,43 @@ def dps(
         track_hmm(decay, prior_alpha, prior_pi, num_states, counts_dtype),
         add_state_prob(target),
         *([] if entropy is None else [add_entropy(entropy)]),
+    )
+
+
+def dps_binomial(
+    group: int = 8,
+    power=4.0,
+    cool_down: int = 0,
+    cells: int = 16,
+    moves=(1.0, 46.0, 2.5, 0.5),
+    decay=0.9,
+    memory=0.9,
+) -> Selector:
+    """DPS with a chain over solve rates, binomial emissions and moves that prompts share.
+
+    Not a published method: it stands beside :func:`dps`, whose equations it keeps but for three
+    things. The hidden state is the solve rate, of which a group of rollouts is a binomial sample,
+    so chance in a group is not taken for a change of the prompt. Transition counts are pooled over
+    the prompts. Prompts are drawn in proportion to a power of their chance to be mixed, not the B
+    best, so that the pool is covered. ``docs/laboratory.md`` says where it wins and where not.
+
+    Args:
+        group: G rollouts.
+        power: of the chance in the draw; may be traced. Infinite powers would be the B best.
+        cool_down: steps in which a prompt is not drawn again, as far as the pool allows.
+        cells: of the grid of solve rates.
+        moves: see :func:`track_solve_rate`.
+        decay: see :func:`track_solve_rate`.
+        memory: see :func:`track_solve_rate`.
+
+    Returns:
+        the selector.
+    """
+    return chain(
+        track_solve_rate(cells, moves, decay, memory),
+        add_mixed_prob(group),
+        draw_proportional(power),
+        *([cooled(cool_down, strict=False)] if cool_down else []),
     )
 
 

@@ -172,8 +172,9 @@ def expected_spread(mean, variance, points):
 class ArcLoop:
     """ARCUS's filters with adaptive drift and noise."""
 
-    def __init__(self, num_prompts, rate, drift=0.0, noise=1e-3):
-        self.rate, self.drift, self.noise = rate, drift, noise
+    def __init__(self, num_prompts, rate, drift=0.0, noise=1e-3, refit=100):
+        self.rate, self.drift, self.noise, self.refit = rate, drift, noise, refit
+        self.measured, self.seen = [], set()
         self.mean = [math.pi / 4] * num_prompts
         self.variance = [math.pi**2 / 48] * num_prompts
 
@@ -184,6 +185,8 @@ class ArcLoop:
                 z, r = math.asin(math.sqrt((m + 0.375) / (g + 0.75))), 1 / (4 * g + 2)
             else:
                 z, r = (0.0 if m == 0 else math.pi / 2), 1 / (2 * g)
+            self.measured.append(z)
+            self.seen.add(n)
             errors.append(z - self.mean[n])
             sines.append(math.sin(2 * self.mean[n]))
             surplus.append(errors[-1] ** 2 - self.variance[n] - r)
@@ -193,6 +196,10 @@ class ArcLoop:
         if errors:
             self.drift += self.rate * np.mean(errors) / np.mean(sines)
             self.noise = max(self.noise + self.rate * np.mean(surplus), 0)
+        if len(self.measured) >= self.refit > len(self.measured) - len(observed):
+            for n in set(range(len(self.mean))) - self.seen:
+                self.mean[n] = np.mean(self.measured)
+                self.variance[n] = max(np.var(self.measured), 1e-6)
         for n in range(len(self.mean)):
             moved = self.mean[n] + self.drift * math.sin(2 * self.mean[n])
             self.mean[n] = min(max(moved, 0), math.pi / 2)

@@ -28,6 +28,7 @@ SELECTORS = {
     ),
     "dps_candidates": lambda: s.dps(candidates=24),
     "dps_then_mixed": lambda: s.chain(s.dps(), s.accept_mixed()),
+    "dps_binomial": lambda: s.dps_binomial(group=4, cool_down=2),
     "mopps": s.mopps,
     "mopps_band": lambda: s.mopps(1.0, band=(0.3, 0.7), candidates=24, forget_unseen=True),
     "history_resampling": s.history_resampling,
@@ -65,6 +66,9 @@ SELECTORS = {
     "cool_down_soft": lambda: s.chain(s.dps(), s.cool_down(9, strict=False)),
     "revisit": lambda: s.chain(s.dps(), s.revisit(2, 0.25)),
 }
+
+# Rows whose every contract is marked slow: seven states take half a minute to compile.
+COSTLY = {"dps_progress_7"}
 
 # The costly contracts (those that compile the whole round once more, or run it op by op) run by
 # default for these, which between them use every kind of part; else they are marked slow.

@@ -207,9 +207,11 @@ def test_quadrature_is_near_the_integral():
         assert abs(float(found) - truth) < 2e-3
 
 
-def test_arcus():
-    loop = oracle.ArcLoop(N, 0.1)
-    part = selectors.chain(selectors.track_arc(), selectors.add_arc_nearness(0.6, 6))
+@pytest.mark.parametrize("refit", [8, 100, None])
+def test_arcus(refit):
+    """Prompts 10 and 11 are never seen; they get the moments of the others."""
+    loop = oracle.ArcLoop(N, 0.1, refit=refit or np.inf)
+    part = selectors.chain(selectors.track_arc(refit=refit), selectors.add_arc_nearness(0.6, 6))
 
     def check(proposal):
         truth = zip(loop.mean, loop.variance, strict=True)

@@ -11,11 +11,14 @@ from jax.sharding import Mesh, PartitionSpec
 
 import dpsjax
 from dpsjax.selectors import ChainState
-from tests.selectors.table import REPRESENTATIVE, SELECTORS
+from tests.selectors.table import COSTLY, REPRESENTATIVE, SELECTORS
 
 N, B, G, STEPS = 64, 8, 4, 5
 
-every_selector = pytest.mark.parametrize("name", SELECTORS)
+every_selector = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in SELECTORS],
+)
 every_selector_but_most_slowly = pytest.mark.parametrize(
     "name",
     [

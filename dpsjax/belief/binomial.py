@@ -1,0 +1,218 @@
+"""A hidden Markov chain of the solve rate itself, seen through binomial counts.
+
+The state of DPS's chain (:mod:`dpsjax.belief.hmm`) is the *outcome* of a group: none, some or all
+passed. Whether a prompt of rate 0.1 happens to pass once in eight is then a move of the prompt, and
+while it is not seen the belief fades as fast as outcomes vary. Here the state is the rate, one of K
+cells evenly spaced in arc length ``arcsin sqrt(rate)``; the passes of a group are binomial given
+it; and a step moves it by at most one cell, or makes it start anew.
+
+One step, for every prompt:
+
+1. prediction: ``down`` of the mass goes a cell down and ``up`` a cell up, at the ends it stays;
+   ``jump`` of it goes wherever prompts start. Prompts never seen are at the start;
+2. posterior where a group was seen: ``~ prediction rate^passes (1 - rate)^(trials - passes)``.
+
+The probabilities of the moves are pooled over the prompts, as DPS's are learned for each: their
+Dirichlet counts are ``moves <- decay moves + (1 - decay) prior + xi``, xi the expected moves of the
+step of the prompts just seen. The start is a moving average of the posteriors at first visits.
+Not published elsewhere; the equations are DPS's with another emission and shared moves.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dpsjax import checks
+from dpsjax.belief import rows
+from dpsjax.types import Array, Bool, Float, Int
+
+
+class Params(NamedTuple):
+    """Hyperparameters: a pytree of arrays, so that a sweep is a ``vmap``."""
+
+    moves: Float[Array, "4"]  # prior counts of moving down, staying, moving up, jumping
+    decay: Float[Array, ""]  # of the counts; 1 never forgets
+    memory: Float[Array, ""]  # of the start
+
+
+class Belief(NamedTuple):
+    """What is believed of N prompts, and of moves and starts in general."""
+
+    posterior: Float[Array, "K N"]  # P(cell) after the last finished step
+    seen: Bool[Array, "N"]  # whether ever
+    start: Float[Array, "K"]  # P(cell) of prompts never seen
+    moves: Float[Array, "4"]  # counts of moving down, staying, moving up, jumping
+
+
+class Learned(NamedTuple):
+    """What the groups of a step teach; the sums are over rows, so shards add them up."""
+
+    posterior: Float[Array, "K B"]
+    moves: Float[Array, "4"]  # expected moves of the prompts seen before
+    starts: Float[Array, "K"]  # posteriors of those seen for the first time
+    first: Float[Array, ""]  # how many these are
+
+
+def rates(cells: int) -> np.ndarray:
+    """Solve rates of the cells, float64[K] rising in (0, 1)."""
+    return np.sin((np.arange(cells) + 0.5) / cells * np.pi / 2) ** 2
+
+
+def params(moves=(1.0, 46.0, 2.5, 0.5), decay=0.9, memory=0.9) -> Params:
+    """Build the hyperparameters; each may be traced.
+
+    Args:
+        moves: prior counts of moving down, staying, moving up and jumping, positive.
+        decay: of the counts, in [0, 1].
+        memory: weight of the past in the start, in [0, 1].
+
+    Returns:
+        the parameters, in the default float type.
+
+    Raises:
+        ValueError: if one is out of range.
+    """
+    dtype = jnp.result_type(float)
+    values = Params(*(jnp.asarray(value, dtype) for value in (moves, decay, memory)))
+    if values.moves.shape != (4,):
+        raise ValueError(f"moves must be four counts, got shape {values.moves.shape}")
+    checks.require(values.moves > 0, "moves must be positive, got {moves}", moves=values.moves)
+    for name in ("decay", "memory"):
+        value = getattr(values, name)
+        checks.require(
+            (value >= 0) & (value <= 1), f"{name} must lie in [0, 1], got {{value}}", value=value
+        )
+    return values
+
+
+def init(params: Params, num_prompts: int, cells: int = 16) -> Belief:
+    """Every prompt anywhere: evenly over the arc lengths, which is Jeffreys' prior of the rate.
+
+    Raises:
+        ValueError: for fewer than 3 cells.
+    """
+    if cells < 3:
+        raise ValueError(f"cells must be at least 3, got {cells}")
+    dtype = params.moves.dtype
+    return Belief(
+        posterior=jnp.full((cells, num_prompts), 1 / cells, dtype),
+        seen=jnp.zeros(num_prompts, bool),
+        start=jnp.full(cells, 1 / cells, dtype),
+        moves=params.moves,
+    )
+
+
+def _down(mass: Array) -> Array:
+    return jnp.concatenate([mass[:1] + mass[1:2], mass[2:], jnp.zeros_like(mass[:1])])
+
+
+def _up(mass: Array) -> Array:
+    return jnp.concatenate([jnp.zeros_like(mass[:1]), mass[:-2], mass[-2:-1] + mass[-1:]])
+
+
+def _ways(belief: Belief, mass: Float[Array, "K M"]) -> list[Float[Array, "K M"]]:
+    """Mass that arrives by each kind of move."""
+    down, stay, up, jump = belief.moves / belief.moves.sum()
+    anew = jump * jnp.broadcast_to(belief.start[:, None], mass.shape)
+    return [down * _down(mass), stay * mass, up * _up(mass), anew]
+
+
+def prior(belief: Belief) -> Float[Array, "K N"]:
+    """P(cell) at the next step, given everything seen."""
+    down, stay, up, anew = _ways(belief, belief.posterior)
+    return jnp.where(belief.seen[None], down + stay + up + anew, belief.start[:, None])
+
+
+def _normalized(mass: Float[Array, "K B"]) -> Float[Array, "K B"]:
+    total = mass.sum(axis=0, keepdims=True)
+    return mass / jnp.maximum(total, jnp.asarray(jnp.finfo(mass.dtype).tiny, mass.dtype))
+
+
+def learn(
+    belief: Belief, index: Int[Array, "B"], passes: Int[Array, "B"], trials: Int[Array, "B"]
+) -> Learned:
+    """What a step's groups teach; see :func:`update`.
+
+    Args:
+        belief: before the step.
+        index: distinct rows; -1 is padding.
+        passes: successes, 0..trials.
+        trials: rollouts; 0 means not seen.
+
+    Returns:
+        the posteriors and the sums.
+    """
+    dtype, source = belief.posterior.dtype, rows.gather_index(index)
+    rate = rates(belief.posterior.shape[0])
+    log_pass, log_fail = (jnp.asarray(np.log(x), dtype)[:, None] for x in (rate, 1 - rate))
+    passed, failed = passes.astype(dtype)[None], (trials - passes).astype(dtype)[None]
+    log_chance = passed * log_pass + failed * log_fail
+    chance = jnp.exp(log_chance - log_chance.max(axis=0, keepdims=True))
+    here = (index >= 0) & (trials > 0)
+    known = belief.seen[source]
+    ways = jnp.stack(_ways(belief, belief.posterior[:, source]))
+    ahead = jnp.where(known[None], ways.sum(axis=0), belief.start[:, None])
+    posterior = _normalized(ahead * chance)
+    moved = _normalized((ways * chance[None]).sum(axis=1))
+    fresh = here & ~known
+    return Learned(
+        posterior=posterior,
+        moves=jnp.where((here & known)[None], moved, 0).sum(axis=1),
+        starts=jnp.where(fresh[None], posterior, 0).sum(axis=1),
+        first=fresh.sum(dtype=jnp.int32).astype(dtype),
+    )
+
+
+def update(
+    params: Params,
+    belief: Belief,
+    index: Int[Array, "B"],
+    trials: Int[Array, "B"],
+    learned: Learned,
+) -> Belief:
+    """One training step.
+
+    Args:
+        params: the hyperparameters.
+        belief: before.
+        index: distinct rows of this shard; -1 is padding.
+        trials: rollouts; 0 means not seen.
+        learned: of :func:`learn`, its sums over all shards.
+
+    Returns:
+        the belief after the step.
+    """
+    size = belief.seen.shape[0]
+    target = rows.scatter_index(jnp.where(trials > 0, index, -1), size)
+    mean = learned.starts / jnp.maximum(learned.first, 1)
+    start = params.memory * belief.start + (1 - params.memory) * mean
+    return Belief(
+        posterior=prior(belief).at[:, target].set(learned.posterior, mode="drop"),
+        seen=belief.seen.at[target].set(True, mode="drop"),
+        start=jnp.where(learned.first > 0, start, belief.start),
+        moves=params.decay * belief.moves + (1 - params.decay) * params.moves + learned.moves,
+    )
+
+
+def mixed_chance(cells: int, group: int) -> np.ndarray:
+    """Chance that a group neither all passes nor all fails, in each cell; float64[K]."""
+    rate = rates(cells)
+    return 1 - rate**group - (1 - rate) ** group
+
+
+def expectation(prob: Float[Array, "K N"], values: np.ndarray) -> Float[Array, "N"]:
+    """Mean of a value per cell, lane by lane, so that equal beliefs give equal bits."""
+    total = jnp.zeros_like(prob[0])
+    for lane, value in zip(prob, values.tolist(), strict=True):
+        total = total + jnp.asarray(value, prob.dtype) * lane
+    return total
+
+
+def shard_sums(learned: Learned, axis_name: str | None) -> Learned:
+    """The sums over all shards of the prompts."""
+    if axis_name is None:
+        return learned
+    sums = jax.lax.psum((learned.moves, learned.starts, learned.first), axis_name)
+    return Learned(learned.posterior, *sums)
