@@ -1,9 +1,10 @@
-"""Every selector on every simulated student, at equal rollouts: which ranks hold across students?
+"""Every selector on every simulated student, at equal rollouts: which findings hold across them?
 
     python experiments/compare_students.py --seeds 10 --out runs/students
 
-Writes a comparison for each student, and ranks.json: each selector's rank by held-out ability on
-each student, and its mean rank.
+Writes a comparison for each student, and over all of them ``students.md`` (paired differences of
+held-out ability against the reference), ``students.png`` (the same as a picture) and ``ranks.json``.
+A student whose comparison is there already is not run again, so the command can be continued.
 """
 
 import dataclasses
@@ -15,8 +16,15 @@ import tyro
 from rich.console import Console
 
 from dpsjax.lab.command import CompareArguments, run
-from dpsjax.lab.compare import ORACLE, means
+from dpsjax.lab.compare import ORACLE, SIGNIFICANT
 from dpsjax.lab.contenders import STUDENTS
+
+MEASURE = "ability_held_out"
+FIELD = (
+    "uniform-epochs dps dps-cool dps-proportional dps-7 dps-binomial mopps beta-mean beta-cool "
+    "mapp mapp-top insight kgps arcus cures lilo gcs variance-ema history-resampling "
+    "dynamic-sampling greso knapsack vip"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +33,10 @@ class Arguments:
 
     students: tuple[str, ...] = tuple(STUDENTS)
     """Which students."""
-    selectors: tuple[str, ...] = ("dps", "dps-cool", "mopps", "beta-mean", "beta-cool", "mapp-top")
+    selectors: tuple[str, ...] = tuple(FIELD.split())
     """Which selectors, besides uniform and the oracle."""
+    reference: str = "dps"
+    """Whom the others are compared with."""
     seeds: int = 10
     """Runs of each."""
     steps: int = 150
@@ -39,28 +49,96 @@ class Arguments:
     """Folder of the results."""
 
 
-def main(arguments: Arguments) -> None:
-    console, ranks = Console(), {}
-    for name in arguments.students:
+def compared(arguments: Arguments, student: str, console: Console) -> dict:
+    """The comparison of one student, from its file if there is one."""
+    folder = arguments.out / student
+    if not (folder / "comparison.json").exists():
         options = CompareArguments(
-            student=name,
+            student=student,
             selectors=arguments.selectors,
+            reference=arguments.reference,
             seeds=arguments.seeds,
             steps=arguments.steps,
             pool=arguments.pool,
             batch=arguments.batch,
-            out=arguments.out / name,
+            out=folder,
         )
-        average = means(run(options, console), "ability_held_out")
-        order = sorted((n for n in average if n != ORACLE), key=lambda n: -average[n].mean)
-        ranks[name] = {selector: place for place, selector in enumerate(order, start=1)}
-    names = next(iter(ranks.values()))
-    mean = {s: float(np.mean([rank[s] for rank in ranks.values()])) for s in names}
-    for selector in sorted(mean, key=mean.__getitem__):
-        places = " ".join(f"{rank[selector]:3d}" for rank in ranks.values())
-        console.print(f"{selector:20s} {mean[selector]:5.1f}   {places}", highlight=False)
-    path = arguments.out / "ranks.json"
-    path.write_text(json.dumps({"ranks": ranks, "mean_rank": mean}, indent=1) + "\n")
+        run(options, console)
+    return json.loads((folder / "comparison.json").read_text())
+
+
+def mean(found: dict, selector: str, measure: str = MEASURE) -> float:
+    """The mean of a measure over seeds."""
+    return found["selectors"][selector]["measures"][measure]["mean"]
+
+
+def ranks(found: dict) -> dict[str, int]:
+    """Places by held-out ability; the oracle is no contender."""
+    names = [name for name in found["selectors"] if name != ORACLE]
+    order = sorted(names, key=lambda name: -mean(found, name))
+    return {name: place for place, name in enumerate(order, start=1)}
+
+
+def cell(difference: dict) -> str:
+    """A difference in hundredths, bold if significant after the correction."""
+    text = f"{100 * difference['mean']:+.1f}"
+    return f"**{text}**" if difference["p_corrected"] < SIGNIFICANT else text
+
+
+def markdown(every: dict[str, dict], order: list[str], average: dict[str, float]) -> str:
+    """The table of all students; the rows in order of mean rank."""
+    reference = next(iter(every.values()))["reference"]
+    lines = ["| selector | mean rank | " + " | ".join(every) + " |"]
+    lines.append("|---|---:|" + "---:|" * len(every))
+    for name in order:
+        cells = [
+            f"{mean(found, name):.3f}"
+            if name == reference
+            else cell(found["differences"][MEASURE][name])
+            for found in every.values()
+        ]
+        lines.append(f"| {name} | {average[name]:.1f} | " + " | ".join(cells) + " |")
+    ends = [f"{mean(found, ORACLE) - mean(found, reference):+.3f}" for found in every.values()]
+    return "\n".join([*lines, f"| {ORACLE} | | " + " | ".join(ends) + " |"]) + "\n"
+
+
+def draw(path: Path, every: dict[str, dict], order: list[str]) -> None:
+    """A heat map of the share of the gap between uniform and the oracle that is closed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shares = np.array([[mean(f, name, "gap_held_out") for f in every.values()] for name in order])
+    size = (1.6 + 0.62 * len(every), 1.3 + 0.2 * len(order))
+    figure, axes = plt.subplots(figsize=size, dpi=200, layout="constrained")
+    image = axes.imshow(shares, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        color = "white" if abs(share) > 0.65 else "black"
+        axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=6, color=color)
+    axes.set_xticks(range(len(every)), list(every), rotation=35, ha="right", fontsize=7)
+    axes.set_yticks(range(len(order)), order, fontsize=7)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, extend="both")
+    bar.set_label("share of the gap uniform to oracle closed", fontsize=7)
+    bar.ax.tick_params(labelsize=6)
+    figure.savefig(path)
+
+
+def main(arguments: Arguments) -> None:
+    console = Console()
+    every = {name: compared(arguments, name, console) for name in arguments.students}
+    places = {name: ranks(found) for name, found in every.items()}
+    names = next(iter(places.values()))
+    average = {name: float(np.mean([rank[name] for rank in places.values()])) for name in names}
+    order = sorted(average, key=average.__getitem__)
+    table = markdown(every, order, average)
+    console.print(table, highlight=False, soft_wrap=True)
+    (arguments.out / "students.md").write_text(table)
+    draw(arguments.out / "students.png", every, order)
+    record = {"ranks": places, "mean_rank": average}
+    (arguments.out / "ranks.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

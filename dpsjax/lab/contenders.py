@@ -12,9 +12,20 @@ from dpsjax.lab import students
 from dpsjax.lab.measures import outcome_of_arc, outcome_of_average, outcome_of_logit
 from dpsjax.lab.simulate import Contender
 from dpsjax.lab.students import StudentParams
+from dpsjax.types import Array
 
 WAVES = 10  # most waves for one update of a selector that fills its batches; DAPO's own cap
 COOL_DOWN = 12  # steps
+MOST = 32  # most rollouts of one prompt, where they are allocated
+
+
+def _knapsack(rate: Array, budget: int) -> Array:
+    return s.knapsack(s.knapsack_value(rate, MOST), budget)
+
+
+def _vip(rate: Array, budget: int) -> Array:
+    return s.vip_allocate(rate, budget, lowest=3, highest=MOST)
+
 
 # name -> what makes the contender, given the number of rollouts in a group
 CONTENDERS: dict[str, Callable[[int], Contender]] = {
@@ -27,6 +38,8 @@ CONTENDERS: dict[str, Callable[[int], Contender]] = {
     "dps-entropy": lambda group: Contender(s.dps(entropy=0.1)),
     "dps-cool": lambda group: Contender(s.chain(s.dps(), s.cool_down(COOL_DOWN))),
     "dps-proportional": lambda group: Contender(s.chain(s.dps(), s.draw_proportional())),
+    "dps-7": lambda group: Contender(s.dps(num_states=7)),
+    "dps-binomial": lambda group: Contender(s.dps_binomial(group=group)),
     "mopps": lambda group: Contender(s.mopps()),
     "beta-mean": lambda group: Contender(s.beta_mean()),
     "beta-cool": lambda group: Contender(s.chain(s.beta_mean(), s.cool_down(COOL_DOWN))),
@@ -35,6 +48,11 @@ CONTENDERS: dict[str, Callable[[int], Contender]] = {
     "insight": lambda group: Contender(s.insight(group=group)),
     "kgps": lambda group: Contender(s.kgps(), predict=outcome_of_logit),
     "arcus": lambda group: Contender(s.arcus(group=group), predict=outcome_of_arc),
+    "arcus-paced": lambda group: Contender(
+        s.arcus(group=group, paced=True), predict=outcome_of_arc
+    ),
+    "knapsack": lambda group: Contender(s.beta_mean(), allocate=_knapsack, most=MOST),
+    "vip": lambda group: Contender(s.beta_mean(), allocate=_vip, most=MOST),
     "cures": lambda group: Contender(s.cures()),
     "lilo": lambda group: Contender(s.lilo()),
     "gcs": lambda group: Contender(s.gcs(), predict=outcome_of_average),
@@ -46,6 +64,8 @@ CONTENDERS: dict[str, Callable[[int], Contender]] = {
     "dynamic-sampling": lambda group: Contender(s.dynamic_sampling(), waves=WAVES),
     "greso": lambda group: Contender(s.greso(), waves=WAVES),
     "vcrl": lambda group: Contender(s.vcrl()),
+    "vcrl-bank": lambda group: Contender(s.vcrl(bank=0.25)),
+    "depo": lambda group: Contender(s.depo()),
 }
 
 # name -> parameters, at their defaults

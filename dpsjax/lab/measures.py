@@ -53,6 +53,20 @@ def predicted_outcome(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
     return None
 
 
+def believed_rate(beliefs: tuple) -> Float[Array, "N"]:
+    """Pass rates expected by the newest Beta belief or belief about rates.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for belief in beliefs:
+        if isinstance(belief, BetaBelief):
+            return belief.a / (belief.a + belief.b)
+        if isinstance(belief, RateBelief):
+            return binomial.expectation(belief.prob, binomial.rates(belief.prob.shape[0]))
+    raise ValueError("allocating rollouts needs track_beta or track_solve_rate in the selector")
+
+
 def outcome_of_average(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
     """As :func:`predicted_outcome`, for a tracked average of pass rates taken at face value."""
     for belief in beliefs:

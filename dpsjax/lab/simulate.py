@@ -14,7 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from dpsjax import selectors
-from dpsjax.lab.measures import Calibration, calibrate, no_calibration, predicted_outcome
+from dpsjax.lab.measures import (
+    Calibration,
+    believed_rate,
+    calibrate,
+    no_calibration,
+    predicted_outcome,
+)
 from dpsjax.lab.students import Student
 from dpsjax.selectors import Selector
 from dpsjax.selectors.refill import Buffer, init_buffer, push, take
@@ -51,6 +57,9 @@ class Contender(NamedTuple):
     waves: int = 1  # at most so many waves for an update; more than 1 collects accepted groups
     oracle: bool = False  # rank by the true probability of a partly solved group instead
     predict: Callable = predicted_outcome  # (beliefs, group) -> float32[3, N] or None
+    # (believed pass rates float[B], budget) -> int32[B] rollouts; None gives all prompts G
+    allocate: Callable[[Array, int], Array] | None = None
+    most: int = 32  # rollouts that `allocate` may give one prompt
 
 
 class Groups(NamedTuple):
@@ -94,19 +103,23 @@ class _Carry(NamedTuple):
     calibration: Calibration
 
 
-def uniforms(key: Key, step: Int[Array, ""] | int, setting: Setting) -> Float[Array, "B G"]:
+def uniforms(
+    key: Key, step: Int[Array, ""] | int, setting: Setting, rollouts: int | None = None
+) -> Float[Array, "B G"]:
     """The uniform numbers behind a step's rollouts: a rollout passes if its number is below p.
 
     Args:
         key: of the run.
         step: from 0.
         setting: sizes.
+        rollouts: of each prompt, if not the setting's.
 
     Returns:
         float32[B, G] in [0, 1).
     """
     key = jax.random.fold_in(jax.random.fold_in(key, 1), step)
-    return jax.random.uniform(key, (setting.batch, setting.rollouts), jnp.float32)
+    shape = (setting.batch, setting.rollouts if rollouts is None else rollouts)
+    return jax.random.uniform(key, shape, jnp.float32)
 
 
 def _no_groups(*shape: int) -> Groups:
@@ -153,13 +166,30 @@ def _refill(pending: Buffer, waited, arrived: Groups, accept, waves: int):
     return used, pending, jnp.where(ready, 0, waited + 1).astype(jnp.int32), ready
 
 
+def _answer_some(contender: Contender, student, setting: Setting, key, state, step, index, beliefs):
+    """As many answers to each prompt as the contender allocates, B times G in all."""
+    rate = believed_rate(beliefs)[jnp.maximum(index, 0)]
+    assert contender.allocate is not None
+    number = contender.allocate(rate, setting.batch * setting.rollouts)
+    draws = uniforms(key, step, setting, contender.most)
+    made = jnp.arange(contender.most, dtype=jnp.int32)[None] < number[:, None]
+    # No rate is above 1, so that a rollout which is not made never passes.
+    passes, trials = student.answer(jnp.where(made, draws, 2.0), state, index)
+    return passes, jnp.minimum(trials, number)
+
+
 def _step(contender: Contender, student: Student, setting: Setting, key: Key, carry: _Carry, step):
     size = setting.batch
     truth = student.outcome(carry.student, setting.rollouts)
     select_key = jax.random.fold_in(jax.random.fold_in(key, 2), step)
     batch, state, beliefs = _choose(contender, select_key, carry.selector, size, truth[1])
-    draws = uniforms(key, step, setting)
-    passes, trials = student.answer(draws, carry.student, batch.index)
+    if contender.allocate is None:
+        draws = uniforms(key, step, setting)
+        passes, trials = student.answer(draws, carry.student, batch.index)
+    else:
+        passes, trials = _answer_some(
+            contender, student, setting, key, carry.student, step, batch.index, beliefs
+        )
     fresh = Groups(batch.index, passes, trials, batch.weight)
 
     arrived, late = _deliver(carry.late, fresh)

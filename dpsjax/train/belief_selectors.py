@@ -23,6 +23,8 @@ class Dps:
     """Prior counts of the moves between solve states; the paper uses uniform ones."""
     states: Literal[2, 3, 5, 7] = 3
     """Solve states: never, partly and always solved (3), or finer or coarser cuts."""
+    wanted: Literal["partial", "middle"] = "partial"
+    """States that count: all partly solved ones, or the middle one alone."""
     entropy: float | None = None
     """Weight of the entropy bonus ("DPS+Entropy"); none by default."""
     candidates: int | None = 512
@@ -44,10 +46,32 @@ class Dps:
             decay=self.decay,
             prior_alpha=prior,
             num_states=self.states,
+            target=None if self.wanted == "partial" else selectors.middle_state(self.states),
             entropy=self.entropy,
             candidates=self.candidates,
         )
         return selectors.chain(dps, selectors.draw_proportional()) if self.proportional else dps
+
+
+@dataclass(frozen=True)
+class DpsBinomial:
+    """DPS with a chain over solve rates, binomial counts and shared moves; not published."""
+
+    group: int = 8
+    """Rollouts of a prompt."""
+    power: float = 4.0
+    """Prompts are drawn in proportion to this power of their chance to be mixed."""
+    cells: int = 16
+    """Of the grid of solve rates."""
+    decay: float = 0.9
+    """Forgetting factor of the counts of moves."""
+    memory: float = 0.9
+    """Weight of the past in what is believed of prompts never seen."""
+    around: Annotated[Around, tyro.conf.arg(name="")] = field(default_factory=Around)
+
+    def build(self) -> Selector:
+        """The selector."""
+        return selectors.dps_binomial(**options(self))
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,9 @@ class Mopps:
     """Forgetting factor at each visit. The released scripts: 1 on MATH, 0.5 elsewhere."""
     target: float = 0.5
     """Pass rate wanted."""
+    band: tuple[float, float] | None = None
+    """Draws inside all tie (the "threshold" variant; 0.3 0.7 in the released code), instead of the
+    target."""
     candidates: int | None = None
     """Size of a random candidate pool drawn each step; the whole pool by default."""
     around: Annotated[Around, tyro.conf.arg(name="")] = field(default_factory=Around)
@@ -151,6 +178,8 @@ class Arcus:
 
     paced: bool = False
     """Move the target along the predicted share of mixed groups, as the paper does."""
+    refit: int | None = 100
+    """Groups after which prompts never seen get the empirical moments; 100 in the paper."""
     max_rounds: int | None = 1
     """Rounds of rollouts to fill a batch with mixed groups."""
     around: Annotated[Around, tyro.conf.arg(name="")] = field(default_factory=Around)
@@ -158,7 +187,11 @@ class Arcus:
     def build(self) -> Selector:
         """The selector."""
         return selectors.arcus(
-            self.group, temperature=self.temperature, rate=self.rate, paced=self.paced
+            self.group,
+            temperature=self.temperature,
+            rate=self.rate,
+            paced=self.paced,
+            refit=self.refit,
         )
 
 

@@ -390,5 +390,5 @@ def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:
         old = vars(default)[name]
         if dataclasses.is_dataclass(old):
             value = _replaced(old, value, f"{where}{name}.")
-        changes[name] = tuple(value) if isinstance(old, tuple) else value
+        changes[name] = tuple(value) if isinstance(value, list) else value
     return dataclasses.replace(default, **changes)

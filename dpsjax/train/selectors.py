@@ -14,6 +14,7 @@ from dpsjax.train.belief_selectors import (
     BetaMean,
     Cures,
     Dps,
+    DpsBinomial,
     Gcs,
     Insight,
     Kgps,
@@ -47,6 +48,7 @@ __all__ = [
     "Cures",
     "Depo",
     "Dps",
+    "DpsBinomial",
     "DynamicSampling",
     "Gcs",
     "Greso",
@@ -75,6 +77,7 @@ __all__ = [
 
 SelectorConfig = (
     Dps
+    | DpsBinomial
     | Uniform
     | UniformEpochs
     | Mopps
@@ -152,7 +155,7 @@ def selector_names() -> tuple[str, ...]:
     """Every name that ``--selector`` takes.
 
     >>> selector_names()[:3]
-    ('dps', 'uniform', 'uniform-epochs')
+    ('dps', 'dps-binomial', 'uniform')
     """
     return tuple(_name(kind) for kind in get_args(SelectorConfig))
 

@@ -127,6 +127,33 @@ def test_oracle_takes_the_most_informative():
         assert set(found.groups.index[step]) == set(best)
 
 
+def test_rollouts_are_allocated_by_what_is_believed():
+    """Twice as many for the higher half of the believed rates."""
+
+    def allocate(rate, budget):
+        order = jnp.argsort(rate).astype(jnp.int32)
+        few = budget // 3 // (SETTING.batch // 2)
+        number = jnp.where(jnp.arange(SETTING.batch, dtype=jnp.int32) < 3, few, 2 * few)
+        return jnp.zeros(SETTING.batch, jnp.int32).at[order].set(number.astype(jnp.int32))
+
+    selector = selectors.mopps(decay=1.0)
+    contender = lab.Contender(selector, allocate=allocate, most=6)
+    setting = lab.Setting(pool=10, batch=6, rollouts=4, steps=5)
+    found = run(contender, setting)
+    a, b = np.ones(10), np.ones(10)
+    for step in range(setting.steps):
+        index, passes, trials = (x[step] for x in found.groups[:3])
+        rate = (a / (a + b))[index]
+        np.testing.assert_array_equal(np.sort(trials), [2, 2, 2, 4, 4, 4])
+        assert rate[trials == 2].max() <= rate[trials == 4].min() + 1e-6
+        assert (passes <= trials).all() and passes.sum() > 0
+        a[index] += passes
+        b[index] += trials - passes
+    assert (found.steps.rollouts == 18).all()
+    with pytest.raises(ValueError, match="track_beta or track_solve_rate"):
+        run(lab.Contender(selectors.dps(), allocate=allocate, most=6), setting)
+
+
 def test_pool_smaller_than_the_batch():
     setting = lab.Setting(pool=4, batch=6, rollouts=4, steps=2)
     found = run(lab.Contender(selectors.uniform()), setting)

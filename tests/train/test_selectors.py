@@ -1,6 +1,7 @@
 """Every name that --selector takes: it trains, and its options do what they say."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from dpsjax.train.selectors import (
     BetaMean,
     Dps,
     DynamicSampling,
+    Mopps,
     Sec,
     StaticOrder,
     Uniform,
@@ -91,6 +93,9 @@ def test_options_of_a_selector_and_of_its_combinators_are_typed_side_by_side():
     found = parse_train(words.split()).config.selector
     assert found == DynamicSampling(max_rounds=4, inner="dps")
     assert max_rounds(found) == 4 and max_rounds(Arcus()) == 1
+    config = parse_train(["--selector", "mopps", "--selector.band", "0.3", "0.7"]).config
+    assert config.selector == Mopps(band=(0.3, 0.7))
+    assert from_dict(json.loads(json.dumps(to_dict(config)))).selector == config.selector
 
 
 def test_order_by_source_and_by_recorded_rollouts(tmp_path):
