@@ -46,6 +46,7 @@ def recipes(num_prompts: int, group: int) -> dict:
         "dps, cool-down": s.chain(s.dps(), s.cool_down(12)),
         "uniform": s.uniform(),
         "uniform, epochs": s.uniform_epochs(),
+        "dps, binomial": s.dps_binomial(),
         "mopps": s.mopps(),
         "beta mean": s.beta_mean(),
         "history resampling": s.history_resampling(),

@@ -2,8 +2,8 @@
 
     python experiments/compare_students.py --seeds 10 --out runs/students
 
-Writes a comparison for each student, and over all of them ``students.md`` (paired differences of
-held-out ability against the reference), ``students.png`` (the same as a picture) and ``ranks.json``.
+Writes a comparison for each student, and over all of them ``students.md`` (paired differences in
+held-out ability), ``students.png`` (the gap to the oracle that is closed) and ``ranks.json``.
 A student whose comparison is there already is not run again, so the command can be continued.
 """
 

@@ -11,6 +11,7 @@ import jax
 import pytest
 
 import dpsjax
+from dpsjax.selectors import field, recipes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -52,3 +53,27 @@ def test_public_names_are_documented(name):
         if attribute.startswith("_") or not mine or not callable(value):
             continue
         assert inspect.getdoc(value), f"{name}.{attribute}"
+
+
+def test_paper_index_names_every_recipe_and_its_paper():
+    index = (ROOT / "docs" / "selectors.md").read_text()
+    for module in (recipes, field):
+        for name, recipe in vars(module).items():
+            if inspect.isfunction(recipe) and inspect.getmodule(recipe) is module:
+                assert f"`{name}" in index, name
+                rows = [line for line in index.splitlines() if f"`{name}" in line]
+                for paper in re.findall(r"arXiv (\d{4}\.\d{5})", recipe.__doc__ or ""):
+                    assert any(paper in line for line in rows), (name, paper)
+
+
+def test_paper_index_names_what_exists():
+    index = (ROOT / "docs" / "selectors.md").read_text()
+    named = re.findall(r"^\| `(\w+)", index, re.MULTILINE)
+    assert len(named) > 25
+    assert all(hasattr(dpsjax.selectors, name) for name in named)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def test_links_of_pages_resolve(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target

@@ -61,7 +61,10 @@ CONTENDERS: dict[str, Callable[[int], Contender]] = {
     "learning-progress": lambda group: Contender(s.learning_progress(), predict=outcome_of_average),
     "lppo": lambda group: Contender(s.lppo(), predict=outcome_of_average),
     "history-resampling": lambda group: Contender(s.history_resampling()),
-    "dynamic-sampling": lambda group: Contender(s.dynamic_sampling(), waves=WAVES),
+    "dynamic-sampling": lambda group: Contender(
+        s.dynamic_sampling(s.uniform_epochs()), waves=WAVES
+    ),
+    "dynamic-sampling-dps": lambda group: Contender(s.dynamic_sampling(s.dps()), waves=WAVES),
     "greso": lambda group: Contender(s.greso(), waves=WAVES),
     "vcrl": lambda group: Contender(s.vcrl()),
     "vcrl-bank": lambda group: Contender(s.vcrl(bank=0.25)),
