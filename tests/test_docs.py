@@ -73,7 +73,19 @@ def test_paper_index_names_what_exists():
     assert all(hasattr(dpsjax.selectors, name) for name in named)
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if "```python" in p.read_text()], ids=lambda p: p.name
+)
+def test_examples_of_pages(page):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
+        exec(compile("\n".join(blocks), page.name, "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_of_pages_resolve(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target

@@ -12,6 +12,7 @@ from tests.selectors.table import alike, sources
 N, B = 16, 4
 
 SWEEPS = {
+    "dps_binomial": lambda x: s.dps_binomial(4, 8 * x, decay=x, memory=x),
     "mopps": lambda x: s.mopps(decay=x, target=x, prior=(1 + x, 1.0)),
     "mopps_band": lambda x: s.mopps(band=(x / 2, x), forget_unseen=x > 0.5),
     "beta_mean": lambda x: s.chain(s.beta_mean(x, target=x), s.cool_down(4 * x)),
@@ -87,6 +88,7 @@ def test_bad_settings_are_refused():
         (s.weigh_progress, "track_average"),
         (s.add_expected_variance, "track_logit"),
         (s.add_arc_nearness, "track_arc"),
+        (s.add_mixed_prob, "track_solve_rate"),
         (s.add_fewest_visits, "track_visits"),
         (s.prioritize, "track_average"),
     ],
