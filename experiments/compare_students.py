@@ -4,7 +4,6 @@
 
 Writes a comparison for each student, and over all of them ``students.md`` (paired differences in
 held-out ability), ``students.png`` (the gap to the oracle that is closed) and ``ranks.json``.
-A student whose comparison is there already is not run again, so the command can be continued.
 """
 
 import dataclasses
@@ -15,9 +14,17 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from dpsjax.lab.command import CompareArguments, run
-from dpsjax.lab.compare import ORACLE, SIGNIFICANT
-from dpsjax.lab.contenders import STUDENTS
+from dpsjax.lab.compare import (
+    ORACLE,
+    SIGNIFICANT,
+    compare_students,
+    finding,
+    table,
+    to_dict,
+    write,
+)
+from dpsjax.lab.contenders import CONTENDERS, STUDENTS
+from dpsjax.lab.simulate import Setting
 
 MEASURE = "ability_held_out"
 FIELD = (
@@ -49,22 +56,22 @@ class Arguments:
     """Folder of the results."""
 
 
-def compared(arguments: Arguments, student: str, console: Console) -> dict:
-    """The comparison of one student, from its file if there is one."""
-    folder = arguments.out / student
-    if not (folder / "comparison.json").exists():
-        options = CompareArguments(
-            student=student,
-            selectors=arguments.selectors,
-            reference=arguments.reference,
-            seeds=arguments.seeds,
-            steps=arguments.steps,
-            pool=arguments.pool,
-            batch=arguments.batch,
-            out=folder,
-        )
-        run(options, console)
-    return json.loads((folder / "comparison.json").read_text())
+def compared(arguments: Arguments, console: Console) -> dict[str, dict]:
+    """The comparison of each student, as it is written to its file."""
+    setting = Setting(arguments.pool, arguments.batch, 8, arguments.steps)
+    every = compare_students(
+        {name: CONTENDERS[name](setting.rollouts) for name in arguments.selectors},
+        {name: STUDENTS[name]() for name in arguments.students},
+        setting,
+        arguments.seeds,
+        arguments.reference,
+        lambda name, seconds: console.print(f"{name}: {seconds:.0f} s", highlight=False),
+    )
+    for name, comparison in every.items():
+        write(comparison, arguments.out / name)
+        console.print(table(comparison))
+        console.print(finding(comparison), highlight=False, soft_wrap=True)
+    return {name: to_dict(comparison) for name, comparison in every.items()}
 
 
 def mean(found: dict, selector: str, measure: str = MEASURE) -> float:
@@ -128,14 +135,14 @@ def draw(path: Path, every: dict[str, dict], order: list[str]) -> None:
 
 def main(arguments: Arguments) -> None:
     console = Console()
-    every = {name: compared(arguments, name, console) for name in arguments.students}
+    every = compared(arguments, console)
     places = {name: ranks(found) for name, found in every.items()}
     names = next(iter(places.values()))
     average = {name: float(np.mean([rank[name] for rank in places.values()])) for name in names}
     order = sorted(average, key=average.__getitem__)
-    table = markdown(every, order, average)
-    console.print(table, highlight=False, soft_wrap=True)
-    (arguments.out / "students.md").write_text(table)
+    text = markdown(every, order, average)
+    console.print(text, highlight=False, soft_wrap=True)
+    (arguments.out / "students.md").write_text(text)
     draw(arguments.out / "students.png", every, order)
     record = {"ranks": places, "mean_rank": average}
     (arguments.out / "ranks.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -15,10 +15,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from dpsjax.lab.measures import MEASURES, gap_closed, summarize
-from dpsjax.lab.simulate import Contender, Run, Setting, simulate_seeds
+from dpsjax.lab.simulate import Contender, Run, Setting, run_keys, simulate, simulate_seeds
 from dpsjax.lab.statistics import Difference, Interval, against, interval
-from dpsjax.lab.students import Student
+from dpsjax.lab.students import Student, StudentParams
+from dpsjax.lab.students import student as make_student
 from dpsjax.selectors import Selector, uniform
+from dpsjax.types import Array
 
 SIGNIFICANT = 0.05
 UNIFORM, ORACLE = "uniform", "oracle"  # always run: the two ends of the gap
@@ -63,13 +65,7 @@ def compare(
     Raises:
         ValueError: if ``seeds`` is not positive.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1, got {seeds}")
-    field = {UNIFORM: Contender(uniform())}
-    for name, contender in contenders.items():
-        known = isinstance(contender, Contender)
-        field[name] = contender if known else Contender(contender)
-    field[ORACLE] = Contender(uniform(), oracle=True)
+    field = _field(contenders, seeds)
 
     def one(name: str) -> tuple[Run, float]:
         started = time.perf_counter()
@@ -82,6 +78,74 @@ def compare(
     # Most of the time is XLA's compiler, which uses one core: one contender a core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = dict(zip(field, pool.map(one, field), strict=True))
+    return _judged(done, title, setting, seeds, reference)
+
+
+def compare_students(
+    contenders: Mapping[str, Selector | Contender],
+    families: Mapping[str, StudentParams],
+    setting: Setting,
+    seeds: int = 10,
+    reference: str = "dps",
+    on_done: Callable[[str, float], None] | None = None,
+) -> dict[str, Comparison]:
+    """:func:`compare` on several students; every contender is compiled once for all of them.
+
+    Args:
+        contenders: as there.
+        families: title -> parameters of a student.
+        setting: sizes.
+        seeds: runs of each contender on each student.
+        reference: as there.
+        on_done: as there; the seconds are those of all students.
+
+    Returns:
+        title -> comparison.
+
+    Raises:
+        ValueError: as there.
+    """
+    field = _field(contenders, seeds)
+
+    def one(name: str) -> dict[str, tuple[Run, float]]:
+        def run(params: StudentParams, key: Array) -> Run:
+            return simulate(field[name], make_student(params), key, setting)
+
+        program = jax.jit(jax.vmap(run, in_axes=(None, 0)))
+        begun, done = time.perf_counter(), {}
+        for title, family in families.items():
+            started = time.perf_counter()
+            params = jax.tree.map(np.float32, family)
+            found = jax.tree.map(np.asarray, program(params, run_keys(seeds)))
+            done[title] = found, time.perf_counter() - started
+        if on_done is not None:
+            on_done(name, time.perf_counter() - begun)
+        return done
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        runs = dict(zip(field, pool.map(one, field), strict=True))
+    return {
+        title: _judged({n: of[title] for n, of in runs.items()}, title, setting, seeds, reference)
+        for title in families
+    }
+
+
+def _field(contenders: Mapping[str, Selector | Contender], seeds: int) -> dict[str, Contender]:
+    """The contenders between the two ends of the gap."""
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    field = {UNIFORM: Contender(uniform())}
+    for name, contender in contenders.items():
+        known = isinstance(contender, Contender)
+        field[name] = contender if known else Contender(contender)
+    field[ORACLE] = Contender(uniform(), oracle=True)
+    return field
+
+
+def _judged(
+    done: dict[str, tuple[Run, float]], title: str, setting: Setting, seeds: int, reference: str
+) -> Comparison:
+    """The measures of finished runs."""
     runs = {name: run for name, (run, _) in done.items()}
     seconds = {name: taken for name, (_, taken) in done.items()}
     values = {name: summarize(run) for name, run in runs.items()}
@@ -89,7 +153,7 @@ def compare(
         for gap, measure in GAP.items():
             ends = values[UNIFORM][measure], values[ORACLE][measure]
             mine[gap] = gap_closed(mine[measure], *ends)
-    reference = reference if reference in field else UNIFORM
+    reference = reference if reference in runs else UNIFORM
     return Comparison(title, setting, seeds, reference, runs, values, seconds)
 
 

@@ -31,6 +31,19 @@ def test_ends_of_the_gap_are_added(small):
     assert small.runs["dps"].steps.effective.shape == (3, 8)
 
 
+def test_several_students_are_compared_as_each_alone(small):
+    setting = Setting(pool=60, batch=6, rollouts=4, steps=8)
+    families = {"a student": students.limited_lessons(), "slow": students.slow()}
+    every = compare.compare_students({"dps": selectors.dps()}, families, setting, seeds=2)
+    assert list(every) == ["a student", "slow"] and every["slow"].title == "slow"
+    alone = compare.compare(
+        {"dps": selectors.dps()}, students.student(students.slow()), setting, seeds=2
+    )
+    for name, values in alone.values.items():
+        for measure, value in values.items():
+            np.testing.assert_allclose(every["slow"].values[name][measure], value, rtol=1e-4)
+
+
 def test_pairs_share_their_student(small):
     """Before any training the students of a seed are the same, whoever selects."""
     first = {name: run.steps.ability_held_out[:, 0] for name, run in small.runs.items()}
