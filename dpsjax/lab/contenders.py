@@ -59,7 +59,7 @@ CONTENDERS: dict[str, Callable[[int], Contender]] = {
     "variance-ema": lambda group: Contender(s.variance_ema()),
     "prioritized-replay": lambda group: Contender(s.prioritized_replay()),
     "learning-progress": lambda group: Contender(s.learning_progress(), predict=outcome_of_average),
-    "lppo": lambda group: Contender(s.lppo(), predict=outcome_of_average),
+    "lppo": lambda group: Contender(s.lppo(late=True), predict=outcome_of_average),
     "history-resampling": lambda group: Contender(s.history_resampling()),
     "dynamic-sampling": lambda group: Contender(
         s.dynamic_sampling(s.uniform_epochs()), waves=WAVES

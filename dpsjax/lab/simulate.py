@@ -196,6 +196,8 @@ def _step(contender: Contender, student: Student, setting: Setting, key: Key, ca
     accept, state = selectors.observe(
         contender.selector, state, arrived.index, arrived.passes, arrived.trials
     )
+    late_weight = selectors.late_weights(contender.selector, state, arrived.index)
+    arrived = arrived._replace(weight=arrived.weight * late_weight)
     if contender.waves == 1:
         used = arrived._replace(index=jnp.where(accept, arrived.index, -1))
         pending, waited, updated = carry.pending, carry.waited, accept.any()

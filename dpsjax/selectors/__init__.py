@@ -11,7 +11,7 @@ from dpsjax.selectors.allocate import (
     max_variance_subset,
     vip_allocate,
 )
-from dpsjax.selectors.api import observe, select
+from dpsjax.selectors.api import late_weights, observe, select
 from dpsjax.selectors.combinators import cool_down, freeze, mix, revisit, schedule, stratify
 from dpsjax.selectors.draw import draw
 from dpsjax.selectors.field import (
@@ -47,6 +47,7 @@ from dpsjax.selectors.protocol import (
     Batch,
     ChainState,
     Evidence,
+    LateWeight,
     Proposal,
     Selector,
     chain,
@@ -105,6 +106,7 @@ __all__ = [
     "ChainState",
     "Evidence",
     "GaussianBelief",
+    "LateWeight",
     "Proposal",
     "RateBelief",
     "Selector",
@@ -159,6 +161,7 @@ __all__ = [
     "kgps",
     "knapsack",
     "knapsack_value",
+    "late_weights",
     "learning_progress",
     "lilo",
     "lppo",

@@ -6,7 +6,14 @@ import jax.numpy as jnp
 from dpsjax import checks
 from dpsjax.belief import rows
 from dpsjax.selectors.draw import draw
-from dpsjax.selectors.protocol import Batch, ChainState, Evidence, Proposal, Selector
+from dpsjax.selectors.protocol import (
+    Batch,
+    ChainState,
+    Evidence,
+    LateWeight,
+    Proposal,
+    Selector,
+)
 from dpsjax.types import Array, ArrayLike, Bool, Float, Key
 
 
@@ -139,3 +146,33 @@ def observe(
     )
     evidence, state = selector.observe(evidence, state)
     return evidence.accept & real, state
+
+
+def late_weights(selector: Selector, state: ChainState, index: ArrayLike) -> Float[Array, "B"]:
+    """Loss weights that depend on the rollouts of the same step (:func:`lppo` with ``late``).
+
+    Call it after :func:`observe` and multiply the batch's weights by it.
+
+    Args:
+        selector: a recipe or a chain.
+        state: after :func:`observe`.
+        index: int32[B] prompt ids, -1 is padding.
+
+    Returns:
+        float32[B]; 1 for padding, and everywhere if the selector has no such weights.
+    """
+    index = checks.integer_vector("index", index)
+    num_rows = _num_rows(state)
+    proposal = Proposal(
+        ids=jnp.arange(num_rows, dtype=jnp.int32),
+        score=jnp.zeros(num_rows, jnp.float32),
+        eligible=jnp.ones(num_rows, bool),
+        weight=jnp.ones(num_rows, jnp.float32),
+    )
+    beliefs = selector.propose(jax.random.key(0), proposal, state)[0].beliefs
+    total = jnp.ones(index.shape, jnp.float32)
+    for belief in beliefs:
+        if isinstance(belief, LateWeight):
+            found = belief.weight[rows.gather_index(index)].astype(total.dtype)
+            total = total * jnp.where(index < 0, 1, found)
+    return total

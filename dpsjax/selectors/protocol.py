@@ -71,6 +71,12 @@ class Evidence:
         return dataclasses.replace(self, **changes)
 
 
+class LateWeight(NamedTuple):
+    """A belief: loss weights to be read after the rollouts were observed, not at the draw."""
+
+    weight: Float[Array, "N"]
+
+
 class Batch(NamedTuple):
     """The drawn prompts."""
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from dpsjax.belief import beta, ema, gaussian
-from dpsjax.selectors.protocol import Proposal, Selector, stateless
+from dpsjax.selectors.protocol import LateWeight, Proposal, Selector, stateless
 from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief, Visits
 from dpsjax.types import Array, Float, Shaped
 
@@ -193,16 +193,17 @@ def add_fewest_visits() -> Selector:
     return stateless(propose)
 
 
-def weigh_progress(slope=8.0, base=0.5) -> Selector:
+def weigh_progress(slope=8.0, base=0.5, late: bool = False) -> Selector:
     """Multiply the loss weight by LPPO's ``sigmoid(slope change) + base`` (arXiv 2507.06573).
 
-    Departure: weights are fixed before the rollouts here, so the change is that of the previous
-    visit. For the published order, weigh after ``observe`` with
-    :func:`dpsjax.belief.ema.progress_weight` on the rows of the tracker's ``change``.
+    Departure unless ``late``: weights are fixed at the draw, so the change is that of the visit
+    before.
 
     Args:
         slope: kappa.
         base: b; the weight lies in (base, base + 1).
+        late: the published order, in which the rollouts that are weighed count; the weights are
+            then had from :func:`late_weights`, and the loop must ask for them.
 
     Returns:
         a part that needs :func:`track_average` before it.
@@ -212,6 +213,8 @@ def weigh_progress(slope=8.0, base=0.5) -> Selector:
         del key
         change = proposal.belief(AverageBelief, "weigh_progress", "track_average").change
         weight = ema.progress_weight(change, slope, base).astype(proposal.weight.dtype)
+        if late:
+            return proposal.publish(LateWeight(weight))
         return proposal.replace(weight=proposal.weight * weight)
 
     return stateless(propose)

@@ -193,7 +193,9 @@ def depo(history: int = 3, entropy_limit=1.5, explore=0.1) -> Selector:
     )
 
 
-def lppo(decay=0.8, slope=8.0, base=0.5, inner: Selector | None = None) -> Selector:
+def lppo(
+    decay=0.8, slope=8.0, base=0.5, inner: Selector | None = None, late: bool = False
+) -> Selector:
     """LPPO's learning-progress weights on the loss (arXiv 2507.06573).
 
     Args:
@@ -201,14 +203,16 @@ def lppo(decay=0.8, slope=8.0, base=0.5, inner: Selector | None = None) -> Selec
         slope: kappa; 8.0 there.
         base: b; 0.5 there.
         inner: what draws the prompts; :func:`uniform` if not given.
+        late: see :func:`weigh_progress`. False works in any loop, a visit later than the paper;
+            ``dpsjax train`` and the laboratory have it True.
 
     Returns:
-        the selector; see :func:`weigh_progress` for what it does a step later than the paper.
+        the selector.
     """
     return chain(
         uniform() if inner is None else inner,
         track_average(pass_rate, decay),
-        weigh_progress(slope, base),
+        weigh_progress(slope, base, late),
     )
 
 

@@ -102,7 +102,7 @@ class Lppo:
 
     def build(self) -> Selector:
         """The selector."""
-        return selectors.lppo(**options(self))
+        return selectors.lppo(**options(self), late=True)
 
 
 @dataclass(frozen=True)

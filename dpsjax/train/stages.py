@@ -282,6 +282,8 @@ def learn_from_round(
     else:
         found = advantages(groups.rewards, kept)
     batch = _loss_batch(draw, groups, kept, accept, found)
+    late = selectors.late_weights(selector, belief, draw.index)
+    batch = batch._replace(weight=batch.weight * late)
     new = state._replace(
         selector=belief,
         position=state.position + (draw.index >= 0).sum(dtype=jnp.int32),

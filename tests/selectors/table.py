@@ -37,6 +37,7 @@ SELECTORS = {
     "dynamic_sampling": s.dynamic_sampling,
     "depo": s.depo,
     "lppo": s.lppo,
+    "lppo_late": lambda: s.lppo(inner=s.dps(), late=True),
     "learning_progress": s.learning_progress,
     "beta_mean": s.beta_mean,
     "variance_ema": s.variance_ema,

@@ -175,6 +175,25 @@ def test_lppo_weights():
     assert float(ema.progress_weight(jnp.float32(1e9))) == 1.5
 
 
+def test_lppo_weights_in_the_published_order():
+    """They count the rollouts that they weigh; the batch's own weights stay 1."""
+    loop, selector = oracle.AverageLoop(N, 0.8, 0.5), selectors.lppo(late=True)
+    observe = jax.jit(lambda state, *seen: dpsjax.observe(selector, state, *seen)[1])
+    late = jax.jit(lambda state, index: selectors.late_weights(selector, state, index))
+    state, total = selector.init(N), 0
+    for seen in history():
+        state = observe(state, *seen)
+        loop.step(as_dict(*seen), lambda p: p)
+        index = seen[0]
+        expected = [1 / (1 + np.exp(-8 * loop.change[n])) + 0.5 if n >= 0 else 1 for n in index]
+        close(late(state, index), expected, 1e-6)
+        total += np.ptp(expected)
+    assert total > 1
+    assert (propose(selector, state).weight == 1).all()
+    plain = selectors.dps()
+    assert selectors.late_weights(plain, plain.init(3), jnp.array([1, -1])).tolist() == [1, 1]
+
+
 def test_learning_progress():
     loop = oracle.AverageLoop(N, 0.8, 0.5)
     follow(

@@ -121,6 +121,23 @@ def test_denoised_advantages_come_from_the_belief_that_saw_the_group(prepared):
         assert (expected[1] > 0).all()
 
 
+def test_late_weights_count_the_rollouts_that_they_weigh(prepared):
+    _, state = prepared
+    selector = watched(selectors.lppo(late=True))
+    index, trials = jnp.array([3, 5, -1], jnp.int32), jnp.array([4, 4, 0], jnp.int32)
+    before = observe(selector, selector.init(32), index, jnp.array([2, 2, 0]), trials)[1]
+    ones = jnp.ones((3, 4, 2), jnp.int32)
+    correct = jnp.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]], bool)
+    rollouts = Rollouts(ones, ones > 0, jnp.zeros((3, 4, 2), jnp.float32), jnp.int32(2))
+    third = jnp.full((3, 3), 1 / 3, jnp.float32)
+    weight = jnp.array([1, 1, 0], jnp.float32)
+    draw = Draw(index, weight, ones[:, 0], ones[:, 0] > 0, third, third[:, 0])
+    groups = Groups(rollouts, correct.astype(jnp.float32), correct, jnp.ones((3, 4), bool))
+    batch = learn_from_round(selector, state._replace(selector=before), draw, groups)[1]
+    rise = 0.2 * 0.5  # the average moves a fifth of the way from 1/2 to 1
+    assert np.allclose(batch.weight, [1 / (1 + np.exp(-8 * rise)) + 0.5, 1, 0], atol=1e-6)
+
+
 @pytest.mark.parametrize("prompt", ["", "12345"])
 def test_prompts_that_do_not_fit_are_refused(prompt):
     with pytest.raises(ValueError, match="prompt 1 has"):
