@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dpsjax.lab import measures
+from dpsjax.selectors import RateBelief
 from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief, StateBelief
 from tests.oracles import lab as oracle
 
@@ -94,3 +95,15 @@ def test_gap_closed():
         measures.gap_closed(np.array([0.6, 0.4]), np.array([0.5, 0.5]), np.array([0.7, 0.7])),
         [0.5, -0.5],
     )
+
+
+def test_outcomes_and_rates_of_a_belief_about_rates(random):
+    prob = random.dirichlet(np.ones(6), size=4).T
+    belief = RateBelief(jnp.asarray(prob))
+    rate = np.sin((np.arange(6) + 0.5) / 6 * np.pi / 2) ** 2
+    found = measures.predicted_outcome((belief,), GROUP)
+    expected = sum(p * oracle.outcome(r, GROUP)[:, None] for p, r in zip(prob, rate, strict=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(measures.believed_rate((belief,)), rate @ prob, rtol=1e-6)
+    beta = BetaBelief(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0]))
+    np.testing.assert_allclose(measures.believed_rate((beta, belief)), [0.5, 0.75])
