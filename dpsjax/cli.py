@@ -7,8 +7,9 @@ import dataclasses
 import json
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -119,19 +120,40 @@ def train_countdown(words: Sequence[str]) -> int:
 
 
 def _train(parsed: TrainArguments, words: Sequence[str]) -> int:
-    from dpsjax.train import run as runs  # the rest of JAX is not needed to show help
-    from dpsjax.train.agreement import DisagreementError
-    from dpsjax.train.faults import NonFiniteError
+    import jax  # it and the rest are not needed to show help
+
+    from dpsjax.train.signals import Terminated, termination
 
     # A failed checkpoint is reported in one sentence; Orbax logs three tracebacks of it.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     console = Console(quiet=not is_first())
     folder = str(parsed.config.folder())
-    command = " ".join(["dpsjax", "train", "countdown", *words])
 
     def say(text: str) -> None:
         console.print(escape(text), highlight=False, soft_wrap=True)
 
+    try:
+        # Before the first step and after the last there is nothing that is not on the disk; but of
+        # several processes none may leave the others alone.
+        with termination(at_once=jax.process_count() == 1):
+            return _start_and_finish(parsed, words, console, say)
+    except Terminated:
+        say(f"stopped by SIGTERM, there was nothing to save; the same command continues {folder}")
+        return 0
+    except KeyboardInterrupt:
+        say(f"interrupted; the same command continues from the last checkpoint in {folder}")
+        return INTERRUPTED
+
+
+def _start_and_finish(
+    parsed: TrainArguments, words: Sequence[str], console: Console, say: Callable[[str], None]
+) -> int:
+    from dpsjax.train import run as runs
+    from dpsjax.train.agreement import DisagreementError
+    from dpsjax.train.faults import NonFiniteError
+
+    folder = str(parsed.config.folder())
+    command = shlex.join(["dpsjax", "train", "countdown", *words])
     try:
         started = runs.start(
             parsed.config, command, say, allow=parsed.allow, restart=parsed.restart
@@ -139,14 +161,12 @@ def _train(parsed: TrainArguments, words: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         return _complain(str(error))
     if started.finished:
+        started.close()
         say(f"{folder} is finished: {started.position.step} steps are done; --steps for more")
         return 0
     try:
         summary = runs.finish(started, console)
-    except KeyboardInterrupt:
-        say(f"interrupted; the same command continues from the last checkpoint in {folder}")
-        return INTERRUPTED
-    except (NonFiniteError, DisagreementError, OSError) as error:
+    except (NonFiniteError, DisagreementError, ValueError, OSError) as error:
         return _complain(str(error), FAILED)
     if summary is None:
         say(f"stopped by SIGTERM, everything is saved; the same command continues {folder}")

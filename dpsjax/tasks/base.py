@@ -39,6 +39,19 @@ class Score(NamedTuple):
     reason: str
 
 
+class LostScores(Exception):
+    """A scorer has verdicts on some responses, and none on others.
+
+    Args:
+        scores: one for each response; None where there is none.
+        errors: what went wrong, a sentence for each lost group.
+    """
+
+    def __init__(self, scores: Sequence[Score | None], errors: Sequence[str]) -> None:
+        super().__init__(f"{len(errors)} groups have no scores: {errors[0]}")
+        self.scores, self.errors = list(scores), list(errors)
+
+
 @runtime_checkable
 class Tokenizer(Protocol):
     """Text to token ids and back; any tokenizer with these five names will do."""

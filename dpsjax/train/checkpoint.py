@@ -6,6 +6,7 @@ files flushed before it gets its own, so a step is there whole or not at all.
 """
 
 import contextlib
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from dpsjax.train.state import TrainState
 from dpsjax.types import PyTree
 
 Meta = dict[str, Any]
+
+_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
+_UNFINISHED = ".orbax-checkpoint-tmp"  # of Orbax: the end of the name while it writes
 
 
 class Damaged(NamedTuple):
@@ -46,21 +50,26 @@ def step_folders(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=_step_of)
+    steps = (path for path in folder.iterdir() if _NUMBER.fullmatch(path.name) and path.is_dir())
+    return sorted(steps, key=_step_of)
 
 
-def last_good(folder: Path) -> tuple[Path | None, list[Damaged]]:
-    """The newest checkpoint whose files are all as they were written.
+def last_good(
+    folder: Path, unusable: Callable[[Path], str | None] = damage
+) -> tuple[Path | None, list[Damaged]]:
+    """The newest checkpoint that can be used.
 
     Args:
         folder: DIR/checkpoints.
+        unusable: why a checkpoint cannot be used, or None; by default, whether all of its files
+            are as they were written.
 
     Returns:
         its folder, or None; and the newer ones, which are damaged.
     """
     damaged = []
     for path in reversed(step_folders(folder)):
-        reason = damage(path)
+        reason = unusable(path)
         if reason is None:
             return path, damaged
         damaged.append(Damaged(path, reason))
@@ -227,13 +236,13 @@ class Saver:
         """Called by Orbax when all files are written, before the folder gets its name."""
         if jax.process_index() == 0:
             name = str(self._writing)
-            for path in (self.folder / name, *self.folder.glob(f"{name}.*")):
+            for path in (self.folder / name, *self.folder.glob(f"{name}{_UNFINISHED}*")):
                 if path.is_dir():
                     write_seal(path)
 
     def _clear(self, step: str) -> None:
-        """Delete what is not written to the end; it has a suffix to its number."""
-        for path in self.folder.glob(f"{step}.*"):
+        """Delete what is not written to the end, and nothing that somebody else put there."""
+        for path in self.folder.glob(f"{step}{_UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def _retain(self) -> None:

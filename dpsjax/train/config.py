@@ -1,6 +1,7 @@
 """The settings of a run, typed and checked when they are made; the command line is made of them."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,8 +155,15 @@ class RolloutConfig:
     keep: int | None = None
     """Learn from so many rollouts of each group, those of the greatest reward variance (PODS);
     from all by default."""
+    workers: Annotated[int, tyro.conf.arg(name="score-workers", prefix_name=False)] = 0
+    """Processes that score the responses, for verifiers that may hang or die; 0 scores here."""
+    seconds: Annotated[float, tyro.conf.arg(name="score-seconds", prefix_name=False)] = 30.0
+    """A worker that takes longer for the responses to one prompt is killed and replaced; they do
+    not count."""
 
     def __post_init__(self):
+        _require(self.workers >= 0, "workers", self.workers, "0 (none) or more")
+        _require(0 < self.seconds < math.inf, "seconds", self.seconds, "above 0 and finite")
         _require(self.keep is None or self.keep >= 2, "keep", self.keep, "at least 2")
         _require(self.prompts >= 1, "prompts", self.prompts, "at least 1")
         _require(self.temperature > 0, "temperature", self.temperature, "above 0 in training")

@@ -142,15 +142,20 @@ def add_faults(record: Record, group: int, batch_size: int, errors: Sequence[str
     record["short_batch"] = batch_size - len(groups["prompt"])
 
 
-def write_record(stream: TextIOBase, record: Record) -> None:
+def write_record(stream: TextIOBase, record: Record) -> bytes:
     """Append one line and hand it to the operating system at once.
 
     Args:
         stream: open for text.
         record: of :func:`step_record`. Numbers that are not finite become null: JSON has none.
+
+    Returns:
+        the line.
     """
-    stream.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+    line = json.dumps(_finite(record), allow_nan=False) + "\n"
+    stream.write(line)
     stream.flush()
+    return line.encode()
 
 
 def read_records(path: Path) -> list[Record]:

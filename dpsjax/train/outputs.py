@@ -45,9 +45,7 @@ def open_folder(folder: Path) -> Path | None:
         OSError: it cannot be made, or there is a file in its place.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = (CONFIG, METRICS, SUMMARY, WEIGHTS, MODEL, PLOTS, CHECKPOINTS, FAULTS, TRACE, REPORT)
-    names += TABLES
-    present = [folder / name for name in names if (folder / name).exists()]
+    present = results(folder)
     if not present:
         return None
     number = 1
@@ -58,6 +56,12 @@ def open_folder(folder: Path) -> Path | None:
     for path in present:
         path.rename(aside / path.name)
     return aside
+
+
+def results(folder: Path) -> list[Path]:
+    """What a folder holds under the names that a run writes to; empty if it does not exist."""
+    names = (CONFIG, METRICS, SUMMARY, WEIGHTS, MODEL, PLOTS, CHECKPOINTS, FAULTS, TRACE, REPORT)
+    return [folder / name for name in (*names, *TABLES) if (folder / name).exists()]
 
 
 def manifest(run: Run, command: str) -> dict[str, Any]:

@@ -12,27 +12,24 @@ from dpsjax.train import checkpoint, outputs
 from dpsjax.train.checkpoint import Damaged, Meta
 from dpsjax.train.config import TrainConfig, to_dict
 from dpsjax.train.language import folder_digest
+from dpsjax.train.position import FORMAT, Position, check_lines, position_of, wrong_with
 from dpsjax.train.processes import from_first
+from dpsjax.train.seal import damage
 from dpsjax.train.setup import Run, weights_path
 from dpsjax.train.state import TrainState
 
 # Settings that do not change what a step computes; all others must be those of the checkpoint.
 # The weights are compared, not what they are called.
-FREE = ("steps", "out", "mesh", "checkpoint", "evaluation.every", "model.init")
-
-
-class Position(NamedTuple):
-    """Where a run stands.
-
-    Attributes:
-        step: Steps done.
-        metrics_bytes: Size of ``metrics.jsonl`` then; it has one line a step.
-        elapsed: Seconds of training so far.
-    """
-
-    step: int = 0
-    metrics_bytes: int = 0
-    elapsed: float = 0.0
+FREE = (
+    "steps",
+    "out",
+    "mesh",
+    "checkpoint",
+    "evaluation.every",
+    "model.init",
+    "rollout.workers",
+    "rollout.seconds",
+)
 
 
 class Resumed(NamedTuple):
@@ -122,7 +119,16 @@ def resume(run: Run, state: TrainState, folder: Path, allow: Sequence[str] = ())
     if not found["path"]:
         return Resumed(state, Position(), tuple(found["notices"]))
     good, position = Path(found["path"]), Position(*found["position"])
-    state = checkpoint.read_state(good, state, found["pool_rows"], len(run.task.train))
+    try:
+        state = checkpoint.read_state(good, state, found["pool_rows"], len(run.task.train))
+    # Orbax and TensorStore raise errors of many kinds when arrays do not fit.
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        text = str(error).strip() or repr(error)
+        raise ValueError(
+            f"the arrays in {good} do not fit this run ({text.splitlines()[0][:300]}): repeat the "
+            "settings of the run that wrote them, choose another --out, or begin anew with "
+            "--restart"
+        ) from error
     # One process changes files, once all of them have read.
     multihost_utils.sync_global_devices("dpsjax: the checkpoint is read")
     damaged = [Damaged(Path(path), reason) for path, reason in found["damaged"]]
@@ -134,27 +140,44 @@ def resume(run: Run, state: TrainState, folder: Path, allow: Sequence[str] = ())
 def _look(run: Run, folder: Path, allow: Sequence[str]) -> dict[str, Any]:
     """Find the checkpoint to go on from, and make sure that it is one of this run."""
     steps = folder / outputs.CHECKPOINTS
-    good, damaged = checkpoint.last_good(steps)
+    good, damaged = checkpoint.last_good(steps, _unusable)
     if good is None:
         if damaged:
             raise ValueError(_no_good(steps, damaged))
         return {"path": "", "notices": _begin_anew(run, folder)}
     meta = checkpoint.read_meta(good)
-    if different := differences(meta["identity"], identity(run), allow):
+    different = differences(meta["identity"], identity(run), allow)
+    if meta["prompts"] != (prompts := len(run.task.train)):
+        # Beliefs are about the prompts one by one.
+        different.append(
+            f"{meta['prompts']} prompts in the checkpoint, {prompts} now, which nothing can accept"
+        )
+    if different:
         raise ValueError(
             f"{folder} holds a run that differs from this one:\n  "
             + "\n  ".join(different)
             + "\nrepeat the settings of that run, choose another --out, accept a difference with "
             "--allow NAME, or begin anew with --restart"
         )
-    position = Position(int(meta["step"]), int(meta["metrics_bytes"]), float(meta["elapsed"]))
-    _check_lines(folder / outputs.METRICS, position)
+    position = position_of(meta)
+    check_lines(folder / outputs.METRICS, position)
     return {
         "path": str(good),
         "position": position,
-        "pool_rows": int(meta["pool_rows"]),
+        "pool_rows": meta["pool_rows"],
         "damaged": [(str(bad.path), bad.reason) for bad in damaged],
     }
+
+
+def _unusable(path: Path) -> str | None:
+    """Why a checkpoint cannot be used; None if it can."""
+    if (reason := damage(path)) is not None:
+        return reason
+    try:
+        return wrong_with(checkpoint.read_meta(path), int(path.name))
+    # Whoever sealed it, what is in it may be anything.
+    except Exception as error:
+        return f"its meta item cannot be read ({type(error).__name__}: {str(error)[:200]})"
 
 
 def _tidy(folder: Path, position: Position, damaged: Sequence[Damaged]) -> list[str]:
@@ -182,11 +205,10 @@ def meta_of(
         a JSON-serialisable dictionary.
     """
     return {
-        "format": 1,
-        "step": position.step,
-        "metrics_bytes": position.metrics_bytes,
-        "elapsed": position.elapsed,
+        "format": FORMAT,
+        **position._asdict(),
         "held_out": held_out,
+        "prompts": len(run.task.train),
         "pool_rows": run.prompts.length.shape[0],
         "identity": dict(made_of),
     }
@@ -213,20 +235,6 @@ def _no_good(steps: Path, damaged: Sequence[Damaged]) -> str:
         f"no checkpoint in {steps} can be used:\n  {lines}\n"
         "put back an undamaged copy, choose another --out, or begin anew with --restart"
     )
-
-
-def _check_lines(metrics: Path, position: Position) -> None:
-    """Make sure that the lines before ``position`` are all there."""
-    head = b""
-    if metrics.exists():
-        with metrics.open("rb") as stream:
-            head = stream.read(position.metrics_bytes)
-    if len(head) != position.metrics_bytes or head.count(b"\n") != position.step:
-        raise ValueError(
-            f"{metrics} does not hold the {position.step} lines, {position.metrics_bytes} bytes, "
-            "that its checkpoint has seen: put the file back, choose another --out, or begin anew "
-            "with --restart"
-        )
 
 
 def _weights(config: TrainConfig) -> str:

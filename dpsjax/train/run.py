@@ -8,6 +8,7 @@ from io import TextIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
@@ -16,15 +17,17 @@ from dpsjax.policy import save_checkpoint, save_weights
 from dpsjax.train import faults, metrics, outputs, processes
 from dpsjax.train.agreement import make_agree
 from dpsjax.train.checkpoint import Saver
+from dpsjax.train.claim import claim, refuse_foreign
 from dpsjax.train.config import TrainConfig, to_dict
 from dpsjax.train.language import is_checkpoint_folder
 from dpsjax.train.loop import Step, train
 from dpsjax.train.metrics import Record
+from dpsjax.train.position import Position, hash_of
 from dpsjax.train.progress import progress
-from dpsjax.train.resume import Position, identity, meta_of, resume
+from dpsjax.train.resume import identity, meta_of, resume
 from dpsjax.train.selectors import selector_name
 from dpsjax.train.setup import Run, prepare
-from dpsjax.train.signals import termination
+from dpsjax.train.signals import Request, Terminated, termination
 from dpsjax.train.state import TrainState
 from dpsjax.train.trace_file import append_step
 
@@ -37,12 +40,19 @@ class Started(NamedTuple):
         state: where it begins, or goes on.
         position: the same in numbers.
         finished: whether the folder already holds all of it.
+        lock: keeps other processes out of the folder; to be closed in the end.
     """
 
     run: Run
     state: TrainState
     position: Position
     finished: bool
+    lock: TextIOBase | None = None
+
+    def close(self) -> None:
+        """Give the folder back."""
+        if self.lock is not None:
+            self.lock.close()
 
 
 def start(
@@ -66,22 +76,34 @@ def start(
         the run. If its folder holds an earlier part of it, it goes on from there.
 
     Raises:
-        ValueError: settings that cannot be, or that differ from those of the run in the folder.
+        ValueError: settings that cannot be, or that differ from those of the run in the folder;
+            or the folder is in use, or holds what no run wrote.
         OSError: missing weights, or a folder that cannot be made.
     """
     processes.require_connected()
     common = {"settings": to_dict(config), "versions": outputs.versions()}
     processes.require_same(common | {"allow": allow, "restart": restart}, "at the start")
     run, state = prepare(config)
-    folder = config.folder()
-    if restart:
-        processes.from_first(lambda: str(outputs.open_folder(folder)))
-    resumed = resume(run, state, folder, allow)
-    position = resumed.position
-    finished = processes.from_first(lambda: _open(run, command, position))
+    folder, locks = config.folder(), []
+
+    def enter() -> None:
+        refuse_foreign(folder)
+        locks.append(claim(folder))
+        if restart:
+            outputs.open_folder(folder)
+
+    processes.from_first(enter)
+    try:
+        resumed = resume(run, state, folder, allow)
+        position = resumed.position
+        finished = processes.from_first(lambda: _open(run, command, position))
+    except BaseException:
+        for lock in locks:
+            lock.close()
+        raise
     for notice in () if finished else resumed.notices:
         notify(notice)
-    return Started(run, resumed.state, position, finished)
+    return Started(run, resumed.state, position, finished, locks[0] if locks else None)
 
 
 def _open(run: Run, command: str, position: Position) -> bool:
@@ -96,7 +118,7 @@ def _open(run: Run, command: str, position: Position) -> bool:
 
 
 def finish(started: Started, console: Console) -> dict[str, Any] | None:
-    """Train to the end and write everything.
+    """Train to the end, write everything and give the folder back.
 
     Args:
         started: of :func:`start`; its state is donated.
@@ -109,6 +131,13 @@ def finish(started: Started, console: Console) -> dict[str, Any] | None:
         NonFiniteError: a step was not finite, and the settings say to stop then.
         OSError: nothing can be written any more.
     """
+    try:
+        return _finish(started, console)
+    finally:
+        started.close()
+
+
+def _finish(started: Started, console: Console) -> dict[str, Any] | None:
     run, folder, first = started.run, started.run.config.folder(), processes.is_first()
     if first:
         outputs.begin_trace(run)
@@ -122,7 +151,9 @@ def finish(started: Started, console: Console) -> dict[str, Any] | None:
         saver = Saver(folder / outputs.CHECKPOINTS, run.config.checkpoint, notify)
         try:
             journal = _Journal(run, folder, (stream, trace), saver, notify)
-            state, position = journal.follow(started, report, lambda: bool(asked_to_end))
+            state, position = journal.follow(started, report, asked_to_end)
+        except Terminated:
+            return None
         finally:
             saver.close()
         if position.step < run.config.steps:
@@ -168,23 +199,29 @@ class _Journal:
         self.identity, self.versions = identity(run), outputs.versions()
 
     def follow(
-        self, started: Started, report: Callable[[Record], None], end: Callable[[], bool]
+        self, started: Started, report: Callable[[Record], None], asked_to_end: Request
     ) -> tuple[TrainState, Position]:
-        """Train until the last step or until ``end()``."""
+        """Train until the last step or until asked to end."""
         run, settings = self.run, self.run.config.checkpoint
         state, position, saved = started.state, started.position, time.monotonic()
         begun = time.perf_counter() - position.elapsed
         agree = make_agree(run.mesh)
+        written, _ = hash_of(self.folder / outputs.METRICS)
+        # Until the first step is done there is nothing that is not on the disk; but of several
+        # processes none may leave the others alone.
+        asked_to_end.at_once = jax.process_count() == 1
         for after, record, step in train(run, state, position.elapsed):
+            asked_to_end.at_once = False
             state = after
-            metrics.write_record(self.stream, record)
+            written.update(metrics.write_record(self.stream, record))
             append_step(self.trace, record)
             report(record)
             self._look(state, record, step)
             size = os.fstat(self.stream.fileno()).st_size
-            position = Position(record["step"], size, time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+            position = Position(record["step"], size, written.hexdigest(), seconds)
             late = time.monotonic() - saved > 60 * settings.minutes
-            ending, late = agree(record, state.selector, end(), late)
+            ending, late = agree(record, state.selector, bool(asked_to_end), late)
             last = position.step == run.config.steps
             if ending or late or last or position.step % settings.every == 0:
                 self._save(state, position, record.get("held_out_accuracy"))

@@ -1,10 +1,11 @@
 """Scoring that survives the verifier: whatever it does, there is a verdict or none for each."""
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from dpsjax.tasks.base import Problem, Score, Task
+from dpsjax.tasks.base import LostScores, Problem, Score, Task
+from dpsjax.tasks.workers import runs
 
 
 class Scored(NamedTuple):
@@ -35,11 +36,13 @@ def score_safely(task: Task, problems: Sequence[Problem], responses: Sequence[st
     """
     try:
         return Scored(_checked(task, problems, responses), [])
+    except LostScores as lost:
+        return Scored([_usable(score) for score in lost.scores], lost.errors)
     except Exception as error:  # a verifier is foreign code: anything may come out of it
         first = f"{type(error).__name__}: {error}"
     scores: list[Score | None] = []
     errors: list[str] = []
-    for start, stop in _runs(problems):
+    for start, stop in runs(problems):
         try:
             scores += _checked(task, problems[start:stop], responses[start:stop])
         except Exception as error:
@@ -54,16 +57,10 @@ def _checked(
     scores = list(task.score(problems, responses))
     if len(scores) != len(responses):
         raise ValueError(f"{len(scores)} scores came back for {len(responses)} responses")
-    return [
-        Score(float(s.reward), bool(s.correct), s.reason) if math.isfinite(s.reward) else None
-        for s in scores
-    ]
+    return [_usable(score) for score in scores]
 
 
-def _runs(problems: Sequence[Problem]) -> Iterator[tuple[int, int]]:
-    """Bounds of each run of the same problem."""
-    start = 0
-    for place in range(1, len(problems) + 1):
-        if place == len(problems) or problems[place] is not problems[start]:
-            yield start, place
-            start = place
+def _usable(score: Any) -> Score | None:
+    if score is None or not math.isfinite(score.reward):
+        return None
+    return Score(float(score.reward), bool(score.correct), score.reason)

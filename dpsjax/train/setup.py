@@ -1,5 +1,6 @@
 """From settings to everything a run holds: task, devices, policy, stages and the first state."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from dpsjax.policy.sharding import MESH_AXES, shardings
 from dpsjax.selectors import ChainState
 from dpsjax.tasks.base import Task
 from dpsjax.tasks.countdown import base_path
+from dpsjax.tasks.workers import ScoringWorkers
 from dpsjax.train import refill, stages
 from dpsjax.train.adapters import make_adapter_update, make_adapters, make_merge
 from dpsjax.train.config import MeshConfig, ModelConfig, TrainConfig
@@ -91,6 +93,9 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
     batch_rows = _round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
     _check_division(config.grpo, batch_rows)
     task = config.task.build()
+    if config.rollout.workers:
+        score = ScoringWorkers(task.score, config.rollout.workers, config.rollout.seconds)
+        task = dataclasses.replace(task, score=score)
     if is_checkpoint_folder(config.model.init):
         task = for_language_model(task, Path(config.model.init))
     pool_rows = _round_up(len(task.train), mesh.size)

@@ -8,7 +8,7 @@ from rich.console import Console
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.policy import load_weights
 from dpsjax.train.config import MeshConfig, ModelConfig
-from dpsjax.train.resume import Position
+from dpsjax.train.position import Position
 from dpsjax.train.run import Started, finish
 from dpsjax.train.setup import prepare
 from tests.train import tiny

@@ -5,6 +5,7 @@ import errno
 import multiprocessing
 import os
 import subprocess
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from rich.console import Console
 
 from dpsjax.policy import load_weights
 from dpsjax.tasks.base import Score
+from dpsjax.tasks.workers import ScoringWorkers
 from dpsjax.train import checkpoint, outputs
 from dpsjax.train.checkpoint import Saver, last_good
 from dpsjax.train.config import CheckpointConfig
 from dpsjax.train.faults import NonFiniteError, Notices, write_reproducer
 from dpsjax.train.loop import train_step
 from dpsjax.train.metrics import read_records
-from dpsjax.train.resume import Position
+from dpsjax.train.position import Position
 from dpsjax.train.run import Started, finish
 from dpsjax.train.scoring import score_safely
 from dpsjax.train.state import digest
@@ -92,6 +94,25 @@ def test_a_verifier_that_fails_altogether_teaches_nothing(prepared, score, messa
     assert int(state.step) == 1
     again, _ = tiny.steps(run, state, count=1)
     assert int(again.step) == 2
+
+
+def hang_on_one(problems, responses):
+    """A verifier, for another process, that never answers on the problem that HANG names."""
+    if problems[0].prompt == os.environ["HANG"]:
+        time.sleep(1000)
+    return tiny.easy_score(problems, responses)
+
+
+def test_a_worker_that_hangs_loses_only_its_group(prepared, monkeypatch):
+    run, state = prepared
+    draw, _ = run.select(jax.tree.map(jnp.copy, state.selector), state.key, state.step, run.prompts)
+    monkeypatch.setenv("HANG", run.task.train[int(draw.index[1])].prompt)
+    workers = ScoringWorkers(hang_on_one, count=1, seconds=2.0)
+    _, record, _, said = one_step(*scored_by(prepared, workers))
+    workers.close()
+    assert record["groups"]["trials"] == [tiny.GROUP, 0, tiny.GROUP, tiny.GROUP]
+    assert (record["reward_errors"], record["invalid_rollouts"]) == (1, tiny.GROUP)
+    assert "no answer within 2.0 seconds, the worker was killed" in said[0]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

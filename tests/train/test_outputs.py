@@ -12,7 +12,7 @@ from dpsjax.train import outputs
 from dpsjax.train.checkpoint import read_state
 from dpsjax.train.config import TrainConfig, to_dict
 from dpsjax.train.metrics import read_records, write_record
-from dpsjax.train.resume import Position
+from dpsjax.train.position import Position
 from dpsjax.train.run import Started, finish
 from dpsjax.train.state import digest
 from tests.train import tiny

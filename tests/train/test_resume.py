@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -240,6 +241,85 @@ def test_metrics_that_lost_lines_are_refused(compiled, tmp_path):
     path.write_text(text + '{"step": 3, "half a li')  # what a kill leaves
     assert begin(compiled, tmp_path).position.step == 2
     assert path.read_text() == text
+
+
+def test_metrics_that_were_edited_are_refused(compiled, tmp_path):
+    """One digit of one line, the size unchanged."""
+    complete(compiled, tmp_path, steps=2)
+    path = tmp_path / outputs.METRICS
+    text = path.read_text()
+    path.write_text(text.replace('"step": 1,', '"step": 7,', 1))
+    with pytest.raises(ValueError, match=r"was changed: it no longer holds the 2 lines.*--restart"):
+        begin(compiled, tmp_path)
+    path.unlink()
+    with pytest.raises(ValueError, match="does not hold the 2 lines"):
+        begin(compiled, tmp_path)
+    path.write_text(text)
+    assert begin(compiled, tmp_path).position.step == 2
+
+
+HOSTILE = [
+    {"step": float("nan")},
+    {"step": 10**30},
+    {"step": 2},  # swapped with another checkpoint
+    {"step": None},
+    {"step": True},
+    {"metrics_bytes": 10**18},
+    {"metrics_bytes": -1},
+    {"metrics_sha256": "../../etc/passwd"},
+    {"elapsed": float("inf")},
+    {"elapsed": "soon"},
+    {"pool_rows": 10**12},
+    {"pool_rows": 5},
+    {"prompts": 0},
+    {"identity": "../../etc"},
+    {"format": 99},
+]
+
+
+@pytest.mark.parametrize("change", HOSTILE, ids=str)
+def test_what_a_checkpoint_says_of_itself_is_checked(compiled, uninterrupted, tmp_path, change):
+    """Somebody edited it and made new checksums: the one before it is used, and it is named."""
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[1], folder)
+    place = folder / outputs.CHECKPOINTS / "5"
+    meta = json.loads((place / "meta" / "metadata").read_text())
+    (place / "meta" / "metadata").write_text(json.dumps(meta | change))
+    seal.write_seal(place)
+    found = begin(compiled, folder)
+    assert found.position.step == 4
+    assert sorted(path.name for path in (folder / outputs.CHECKPOINTS).iterdir()) == [
+        "2",
+        "4",
+        "damaged-5-1",
+    ]
+
+
+@pytest.mark.parametrize("text", ["[1", "[1]", "", "null", '{"format": 2}'])
+def test_a_meta_item_that_is_no_such_thing(compiled, uninterrupted, tmp_path, text):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[1], folder)
+    place = folder / outputs.CHECKPOINTS / "5"
+    (place / "meta" / "metadata").write_text(text)
+    seal.write_seal(place)
+    assert begin(compiled, folder).position.step == 4
+
+
+def test_arrays_that_do_not_fit_are_refused(compiled, uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[1], folder)
+    shutil.rmtree(folder / outputs.CHECKPOINTS / "5" / "state")
+    seal.write_seal(folder / outputs.CHECKPOINTS / "5")
+    with pytest.raises(ValueError, match=r"arrays in .*checkpoints/5 do not fit.*--restart"):
+        begin(compiled, folder)
+
+
+def test_another_number_of_prompts_cannot_be_accepted(compiled, uninterrupted):
+    task = dataclasses.replace(tiny.TASK, problems=40)
+    run = dataclasses.replace(compiled[0], config=tiny.config(**SETTINGS, task=task))
+    run = dataclasses.replace(run, task=task.build())
+    with pytest.raises(ValueError, match="32 prompts in the checkpoint, 40 now, which nothing"):
+        resume.resume(run, compiled[1], uninterrupted[1], ["data", "task"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,212 @@
+"""Scoring in processes of its own, with a deadline: a verifier may hang, die or eat all memory.
+
+Plain Python that ends by itself, such as Countdown's, needs none of this. Symbolic mathematics,
+code that is run, and anything that only works in a main thread do.
+"""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+from dpsjax.tasks.base import LostScores, Problem, Score, Scorer
+
+# A worker imports the verifier, and that may import anything.
+_START_SECONDS = 120.0
+# After so many lost workers the rest of a call is given up: every one costs a deadline.
+_MOST_LOST = 4
+
+
+class _Worker(NamedTuple):
+    """A process and the pipe to it."""
+
+    process: Any
+    pipe: Connection
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+class _Job(NamedTuple):
+    """Responses ``start..stop`` on a worker's desk, until ``deadline``."""
+
+    worker: _Worker
+    start: int
+    stop: int
+    deadline: float
+
+
+class ScoringWorkers:
+    """A scorer that has others do its work, and does not wait for them for ever.
+
+    Responses to the same problem go to a worker together. If it does not answer in time, or dies,
+    it is killed and replaced, and only these responses have no verdict. Workers see no accelerator
+    (``JAX_PLATFORMS=cpu``), are started when they are first needed, and end with this process.
+
+    Args:
+        score: the verifier; a function that can be pickled, so one of a module.
+        count: workers.
+        seconds: what a worker may take for the responses to one problem.
+
+    Raises:
+        ValueError: ``count`` or ``seconds`` is out of range, or ``score`` cannot be pickled.
+    """
+
+    def __init__(self, score: Scorer, count: int = 2, seconds: float = 30.0) -> None:
+        if count < 1:
+            raise ValueError(f"count={count!r} must be at least 1")
+        if not 0 < seconds < float("inf"):
+            raise ValueError(f"seconds={seconds!r} must be above 0 and finite")
+        try:
+            pickle.dumps(score)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"score={score!r} cannot be sent to another process ({error}): make it a function "
+                "at the top level of a module"
+            ) from error
+        self.score, self.count, self.seconds = score, count, seconds
+        self._idle: list[_Worker] = []
+
+    def __call__(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
+        """Score responses.
+
+        Args:
+            problems: one for each response.
+            responses: decoded.
+
+        Returns:
+            their scores.
+
+        Raises:
+            LostScores: some have none; it holds those of the others.
+        """
+        scores: list[Score | None] = [None] * len(responses)
+        errors: list[str] = []
+        waiting, busy, lost = deque(runs(problems)), {}, 0
+        while waiting or busy:
+            if waiting and lost >= _MOST_LOST:
+                errors += [f"given up: {lost} workers were lost before"] * len(waiting)
+                waiting.clear()
+            while waiting and len(busy) < self.count:
+                job = self._hand_out(*waiting.popleft(), problems, responses)
+                busy[job.worker.pipe] = job
+            for pipe in _next(busy.values()):
+                job = busy.pop(pipe)
+                answer, alive = self._collect(job)
+                lost += not alive
+                if isinstance(answer, str):
+                    errors.append(answer)
+                else:
+                    scores[job.start : job.stop] = answer
+        if errors:
+            raise LostScores(scores, errors)
+        return [score for score in scores if score is not None]
+
+    def close(self) -> None:
+        """End the workers; a later call starts others."""
+        while self._idle:
+            self._idle.pop().kill()
+
+    def _hand_out(
+        self, start: int, stop: int, problems: Sequence[Problem], responses: Sequence[str]
+    ) -> _Job:
+        worker = self._idle.pop() if self._idle else _start(self.score)
+        try:
+            worker.pipe.send((list(problems[start:stop]), list(responses[start:stop])))
+        except OSError:  # it died while it was idle, or at its start
+            worker.kill()
+            worker = _start(self.score)
+            worker.pipe.send((list(problems[start:stop]), list(responses[start:stop])))
+        return _Job(worker, start, stop, time.monotonic() + self.seconds)
+
+    def _collect(self, job: _Job) -> tuple[list[Score] | str, bool]:
+        """What a worker has to say, and whether it lives; one that has nothing is killed."""
+        try:
+            if job.worker.pipe.poll():
+                answer = job.worker.pipe.recv()
+                self._idle.append(job.worker)
+                if isinstance(answer, list) and len(answer) != job.stop - job.start:
+                    wanted = job.stop - job.start
+                    return f"{len(answer)} scores came back for {wanted} responses", True
+                return answer, True
+            fault = f"no answer within {self.seconds} seconds, the worker was killed"
+        except Exception as error:  # whatever cannot be received or unpickled
+            job.worker.process.join(1)
+            code = job.worker.process.exitcode
+            fault = f"a worker ended with code {code} ({type(error).__name__})"
+        job.worker.kill()
+        return fault, False
+
+
+def runs(problems: Sequence[Problem]) -> Iterator[tuple[int, int]]:
+    """Bounds of each run of the same problem.
+
+    >>> a, b = Problem("a", 1, ""), Problem("b", 2, "")
+    >>> list(runs([a, a, b]))
+    [(0, 2), (2, 3)]
+    """
+    start = 0
+    for place in range(1, len(problems) + 1):
+        if place == len(problems) or problems[place] is not problems[start]:
+            yield start, place
+            start = place
+
+
+def _next(jobs: Collection[_Job]) -> list[Connection]:
+    """Pipes of the jobs that are over, one way or the other; waits for the first."""
+    first = min(job.deadline for job in jobs)
+    ready = wait([job.worker.pipe for job in jobs], max(first - time.monotonic(), 0))
+    over = [job.worker.pipe for job in jobs if job.deadline <= time.monotonic()]
+    return list({pipe: None for pipe in (*ready, *over) if isinstance(pipe, Connection)})
+
+
+def _start(score: Scorer) -> _Worker:
+    """Start a worker and wait until it has imported the verifier."""
+    context = multiprocessing.get_context("spawn")  # a fork would share locks and devices
+    ours, theirs = context.Pipe()
+    pipe: Any = ours  # typed as another class on Windows
+    process = context.Process(target=_serve, args=(theirs, score), daemon=True)
+    before = os.environ.get("JAX_PLATFORMS")
+    os.environ["JAX_PLATFORMS"] = "cpu"  # read by the child alone: JAX is imported here
+    try:
+        process.start()
+    finally:
+        if before is None:
+            del os.environ["JAX_PLATFORMS"]
+        else:
+            os.environ["JAX_PLATFORMS"] = before
+    theirs.close()
+    worker = _Worker(process, pipe)
+    try:
+        if ours.poll(_START_SECONDS):
+            ours.recv()
+            return worker
+        fault = f"did not start within {_START_SECONDS:.0f} seconds"
+    except EOFError:
+        process.join()
+        fault = f"ended with code {process.exitcode} at its start"
+    worker.kill()
+    raise RuntimeError(f"a worker that scores responses {fault}")
+
+
+def _serve(pipe: Connection, score: Scorer) -> None:
+    """What a worker does until its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    pipe.send("ready")
+    while True:
+        try:
+            problems, responses = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer: list[Score] | str = list(score(problems, responses))
+        except Exception as error:  # a verifier is foreign code
+            answer = f"{type(error).__name__}: {error}"
+        pipe.send(answer)

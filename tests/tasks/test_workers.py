@@ -1,0 +1,101 @@
+"""Verifiers that hang, die and lie, in real processes."""
+
+import os
+import time
+
+import pytest
+
+from dpsjax.tasks.base import LostScores, Problem, Score
+from dpsjax.tasks.workers import ScoringWorkers
+
+GROUP = 2
+
+
+def obey(problems, responses):
+    """A verifier that does what the problem says."""
+    what = problems[0].answer
+    if what == "hang":
+        time.sleep(1000)
+    if what == "die":
+        os._exit(7)
+    if what == "raise":
+        raise RuntimeError("no such number")
+    if what == "short":
+        return [Score(1.0, True, "")]
+    if what == "junk":
+        return "abc"
+    reason = f"{os.environ['JAX_PLATFORMS']} {os.getpid()}"
+    return [Score(float(response), True, reason) for response in responses]
+
+
+def asked(*words):
+    problems = [Problem(word, word, "") for word in words]
+    each = [problem for problem in problems for _ in range(GROUP)]
+    return each, [str(number) for number in range(len(each))]
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")  # what the parent trains on is not theirs to touch
+    made = ScoringWorkers(obey, count=2, seconds=2.0)
+    yield made
+    made.close()
+
+
+def test_scores_come_back_in_order_from_other_processes(workers):
+    first = workers(*asked("a", "b", "c"))
+    assert [score.reward for score in first] == [0, 1, 2, 3, 4, 5]
+    platforms, numbers = zip(*(score.reason.split() for score in first), strict=True)
+    assert set(platforms) == {"cpu"} and os.environ["JAX_PLATFORMS"] == "tpu"
+    assert str(os.getpid()) not in numbers and len(set(numbers)) <= 2
+    again = workers(*asked("d"))
+    assert again[0].reason.split()[1] in numbers  # no process is started twice
+    assert workers([], []) == []
+
+
+def test_only_what_hangs_or_dies_is_lost(workers):
+    with pytest.raises(LostScores) as caught:
+        workers(*asked("a", "hang", "raise", "die", "short", "junk", "b"))
+    lost = caught.value
+    rewards = [None if score is None else score.reward for score in lost.scores]
+    assert rewards == [0, 1, *[None] * 10, 12, 13]
+    text = "\n".join(sorted(lost.errors))
+    assert len(lost.errors) == 5
+    for part in (
+        "no answer within 2.0 seconds, the worker was killed",
+        "RuntimeError: no such number",
+        "a worker ended with code 7",
+        "1 scores came back for 2 responses",
+        "3 scores came back for 2 responses",
+    ):
+        assert part in text
+    assert [score.reward for score in workers(*asked("a"))] == [0, 1]  # replaced
+
+
+def test_a_verifier_that_always_dies_is_given_up(workers):
+    with pytest.raises(LostScores, match="ended with code 7") as caught:
+        workers(*asked(*["die"] * 9))
+    assert caught.value.scores == [None] * 18 and len(caught.value.errors) == 9
+    assert any(error.startswith("given up: ") for error in caught.value.errors)
+
+
+def test_a_worker_that_was_killed_while_idle_is_replaced(workers):
+    workers(*asked("a"))
+    for worker in workers._idle:
+        worker.process.kill()
+        worker.process.join()
+    assert [score.reward for score in workers(*asked("a"))] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((lambda problems, responses: [], 1), "score=.*cannot be sent.*top level of a module"),
+        ((obey, 0), "count=0 must be at least 1"),
+        ((obey, 1, 0.0), "seconds=0.0 must be above 0"),
+        ((obey, 1, float("nan")), "seconds=nan must be above 0"),
+    ],
+)
+def test_what_cannot_work_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ScoringWorkers(*arguments)
