@@ -29,7 +29,7 @@ CHECKPOINTS, FAULTS = "checkpoints", "faults"
 TRACE, REPORT, TABLES = "trace.jsonl", "report.md", ("prompts.parquet", "prompts.csv")
 
 # Packages that decide what a run computes.
-_PACKAGES = ("dpsjax", "jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("dpsjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def open_folder(folder: Path) -> Path | None:

@@ -1,5 +1,6 @@
 """Chunked log-probabilities: values, gradients, and what never exists in memory."""
 
+import distrax
 import jax
 import jax.extend
 import jax.numpy as jnp
@@ -41,6 +42,19 @@ def test_agrees_with_the_numpy_oracle(name, temperature):
                 expected = truth if mask[b, g, t] else (0.0, 0.0)
                 ours = (log_probs[b, g, t], entropy[b, g, t])
                 np.testing.assert_allclose(ours, expected, atol=3e-5)
+
+
+def test_agrees_with_distrax(policy):
+    """Log-probability and entropy of the first response token, as a categorical distribution."""
+    prompt, prompt_mask = left_padded([5, 5], 5, CONFIG.vocab_size)
+    tokens, mask = _responses(2, 3, 1, CONFIG.vocab_size)
+    log_probs, entropy = token_log_probs(policy, prompt, prompt_mask, tokens, mask)
+    config, params = CONFIG.to_dict(), plain_params(policy)
+    for b in range(2):
+        logits = oracle.forward(params, config, np.asarray(prompt[b]))[-1]
+        law = distrax.Categorical(logits=jnp.broadcast_to(jnp.asarray(logits), (3, 13)))
+        np.testing.assert_allclose(log_probs[b, :, 0], law.log_prob(tokens[b, :, 0]), atol=3e-5)
+        np.testing.assert_allclose(entropy[b, :, 0], law.entropy(), atol=3e-5)
 
 
 def test_a_shared_prompt_gives_the_values_and_gradient_of_repeated_prompts(policy):
