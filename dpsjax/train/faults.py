@@ -1,18 +1,8 @@
 """What goes wrong during a run: counted, explained once, and never the end of it."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
-
-from dpsjax.policy import PolicyConfig, save_weights
-from dpsjax.policy.weights import on_host
 from dpsjax.train.metrics import Record
-from dpsjax.train.processes import from_first, is_first
-from dpsjax.train.stages import Draw, Groups
-from dpsjax.train.state import TrainState
 
 # Each can be as large as a batch, the weights larger: enough to see whether they are alike.
 MOST_REPRODUCERS = 3
@@ -90,56 +80,3 @@ class Notices:
             self.show(
                 f"step {record['step']}: {text}. It is counted from now on, not repeated here."
             )
-
-
-def write_reproducer(
-    folder: Path,
-    policy: PolicyConfig,
-    state: TrainState,
-    step: int,
-    draw: Draw,
-    groups: Groups,
-) -> Path | None:
-    """Write down a step that was skipped: its key, batch and rewards, and the weights.
-
-    All processes must call this together; the first writes.
-
-    Args:
-        folder: DIR/faults.
-        policy: architecture.
-        state: after the skip. With one optimizer step a batch its parameters are those from before.
-        step: number of the step, from 1.
-        draw: its prompts.
-        groups: its scored rollouts.
-
-    Returns:
-        ``step-N.npz``, beside which lies ``step-N.safetensors``; None when there are enough of
-        them already. Read it with ``numpy.load``: it holds no pickled objects.
-    """
-    path = folder / f"step-{step}.npz"
-
-    def enough() -> bool:
-        folder.mkdir(parents=True, exist_ok=True)
-        return len(list(folder.glob("*.npz"))) >= MOST_REPRODUCERS and not path.exists()
-
-    if from_first(enough):
-        return None
-    arrays: dict[str, Any] = {
-        "step": np.int32(step),
-        "key_data": np.asarray(jax.random.key_data(state.key)),
-        "key_impl": np.array(str(jax.random.key_impl(state.key))),
-        "index": on_host(draw.index),
-        "weight": on_host(draw.weight),
-        "prompt": on_host(draw.prompt),
-        "prompt_mask": on_host(draw.prompt_mask),
-        "tokens": on_host(groups.rollouts.tokens),
-        "mask": on_host(groups.rollouts.mask),
-        "log_probs": on_host(groups.rollouts.log_probs),
-        "rewards": on_host(groups.rewards),
-        "valid": on_host(groups.valid),
-    }
-    if is_first():
-        with path.open("wb") as stream:
-            np.savez(stream, **arrays)
-    save_weights(path.with_suffix(".safetensors"), policy, state.params)
-    return path

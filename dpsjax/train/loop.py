@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 
+from dpsjax.grpo.batch import RolloutBatch
 from dpsjax.train import metrics, processes
 from dpsjax.train.metrics import Record
 from dpsjax.train.rollout import score_rollouts
@@ -38,13 +39,11 @@ class Step(NamedTuple):
     """What a step was made of, beside its record.
 
     Attributes:
-        draw: the prompts of its last round.
-        groups: their scored rollouts.
+        batch: what the policy learned from.
         errors: what the verifier failed with.
     """
 
-    draw: Draw
-    groups: Groups
+    batch: RolloutBatch
     errors: list[str]
 
 
@@ -69,20 +68,20 @@ def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record, Step]:
             errors += failed
             with clock.phase("update"):
                 if run.refill is None:
-                    state, report, update = run.update(state, draw, groups, run.reference)
+                    state, report, update, batch = run.update(state, draw, groups, run.reference)
                     more = False
                 else:
                     state, report = run.refill.collect(state, draw, groups)
                     more = run.refill.wants_more(len(rounds) + 1, int(report.waiting))
                     if not more:
-                        state, update = run.refill.update(state, run.reference)
+                        state, update, batch = run.refill.update(state, run.reference)
                 state = jax.block_until_ready(state)
             rounds.append(report)
     done, rollouts_so_far = int(state.step), int(state.position) * group
     record = metrics.step_record(done, rollouts_so_far, group, rounds, update, clock.total())
     record["groups_waiting"] = 0 if run.refill is None else int(state.pending.size)
     metrics.add_faults(record, group, asked * len(rounds), errors)
-    return state, record, Step(draw, groups, errors)
+    return state, record, Step(batch, errors)
 
 
 def _roll_out(

@@ -194,20 +194,22 @@ def make_waiting_update(
         state_shardings: a sharding for every leaf of the state.
 
     Returns:
-        jitted ``(state, reference_params) -> (state, UpdateMetrics)``; it donates the state.
+        jitted ``(state, reference_params) -> (state, UpdateMetrics, RolloutBatch)``; it donates the
+        state.
     """
 
-    def run(state: TrainState, reference: PyTree) -> tuple[TrainState, UpdateMetrics]:
+    def run(state: TrainState, reference: PyTree) -> tuple[TrainState, UpdateMetrics, RolloutBatch]:
         batch, valid, pending = take(state.pending, batch_size)
         batch = _padded(batch, valid, rows)
         params, opt_state, metrics = policy_update(state.params, state.opt_state, batch, reference)
         new = state._replace(
             params=params, opt_state=opt_state, step=state.step + 1, pending=pending
         )
-        return new, metrics
+        return new, metrics, batch
 
     whole: Any = replicated(mesh)
-    return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, whole))
+    split: Any = batch_sharding(mesh)
+    return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, whole, split))
 
 
 def _padded(batch: RolloutBatch, valid: jax.Array, rows: int) -> RolloutBatch:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dpsjax.policy import save_checkpoint, save_weights
-from dpsjax.train import faults, metrics, outputs, processes
+from dpsjax.train import faults, metrics, outputs, processes, reproducer
 from dpsjax.train.agreement import make_agree
 from dpsjax.train.checkpoint import Saver
 from dpsjax.train.claim import claim, refuse_foreign
@@ -243,13 +243,11 @@ class _Journal:
         if not record["skipped_nonfinite"]:
             return
         number, place = record["step"], self.folder / outputs.FAULTS
-        whole = state._replace(params=self.run.whole(state.params))
-        path = faults.write_reproducer(
-            place, self.run.policy, whole, number, step.draw, step.groups
-        )
+        path = reproducer.write(place, state, number, step.batch)
         if self.run.config.checkpoint.on_nonfinite == "stop":
             raise faults.NonFiniteError(
-                f"step {number}: a loss or gradient is not finite. Its batch and key: {path}; "
+                f"step {number}: a loss or gradient is not finite. Its batch, key and parameters: "
+                f"{path}, to be repeated with dpsjax.train.reproducer.repeat; "
                 "the last checkpoint is from before it: continue with --on-nonfinite skip, or with "
                 "other settings and --allow"
             )

@@ -37,7 +37,8 @@ def score_safely(task: Task, problems: Sequence[Problem], responses: Sequence[st
     try:
         return Scored(_checked(task, problems, responses), [])
     except LostScores as lost:
-        return Scored([_usable(score) for score in lost.scores], lost.errors)
+        kept = [None if score is None else _usable(score) for score in lost.scores]
+        return Scored(kept, lost.errors)
     except Exception as error:  # a verifier is foreign code: anything may come out of it
         first = f"{type(error).__name__}: {error}"
     scores: list[Score | None] = []
@@ -61,6 +62,6 @@ def _checked(
 
 
 def _usable(score: Any) -> Score | None:
-    if score is None or not math.isfinite(score.reward):
+    if not math.isfinite(score.reward):
         return None
     return Score(float(score.reward), bool(score.correct), score.reason)

@@ -57,6 +57,7 @@ class Run:
         predict: See :func:`dpsjax.train.stages.predict`; of the selector's state.
         evaluate: Held-out accuracy of parameters.
         whole: Parameters of the policy, of those that are trained; the same but for adapters.
+        policy_update: The update of one batch, see :func:`dpsjax.grpo.update.make_update`.
         refill: The stages of a run whose steps go on until enough groups are accepted, or None.
     """
 
@@ -72,6 +73,7 @@ class Run:
     predict: Callable[[PyTree], Array]
     evaluate: Callable[[PyTree], Accuracy]
     whole: Callable[[PyTree], PyTree]
+    policy_update: UpdateFunction
     refill: Refill | None = None
 
 
@@ -168,6 +170,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             config, task, graph, mesh, batch_rows, jax.random.fold_in(key, _EVALUATION), merge
         ),
         whole=merge or _same,
+        policy_update=update,
         refill=refill.make_refill(
             selector,
             update,

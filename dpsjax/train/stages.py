@@ -329,22 +329,24 @@ def make_update(
         keep: see :func:`learn_from_round`.
 
     Returns:
-        jitted ``(state, draw, groups, reference_params) -> (state, RoundReport, UpdateMetrics)``;
-        it donates the state. ``reference_params`` is None without a KL penalty.
+        jitted ``(state, draw, groups, reference_params) -> (state, RoundReport, UpdateMetrics,
+        RolloutBatch)``; it donates the state. ``reference_params`` is None without a KL penalty.
+        The batch is what the policy learned from.
     """
 
     def run(
         state: TrainState, draw: Draw, groups: Groups, reference: PyTree
-    ) -> tuple[TrainState, RoundReport, UpdateMetrics]:
+    ) -> tuple[TrainState, RoundReport, UpdateMetrics, RolloutBatch]:
         state, batch, report = learn_from_round(
             selector, state, draw, groups, advantages=advantages, keep=keep
         )
         params, opt_state, metrics = policy_update(state.params, state.opt_state, batch, reference)
         new = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
-        return new, report, metrics
+        return new, report, metrics, batch
 
     whole: Any = replicated(mesh)
-    return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, whole, whole))
+    split: Any = batch_sharding(mesh)
+    return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, whole, whole, split))
 
 
 def _believed_advantages(

@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dpsjax.policy import load_weights
 from dpsjax.tasks.base import Score
 from dpsjax.tasks.workers import ScoringWorkers
-from dpsjax.train import checkpoint, outputs
+from dpsjax.train import checkpoint, outputs, reproducer
 from dpsjax.train.checkpoint import Saver, last_good
 from dpsjax.train.config import CheckpointConfig
-from dpsjax.train.faults import NonFiniteError, Notices, write_reproducer
+from dpsjax.train.faults import NonFiniteError, Notices
 from dpsjax.train.loop import train_step
 from dpsjax.train.metrics import read_records
 from dpsjax.train.position import Position
@@ -176,17 +175,33 @@ def test_a_log_probability_that_is_not_finite_skips_the_step(prepared, tmp_path,
     assert digest(state.params) == digest(start.params)
     assert digest(state.opt_state) == digest(start.opt_state)
     assert "not finite" in said[0] and "(skipped_nonfinite)" in said[0]
-    path = write_reproducer(tmp_path, run.policy, state, 1, step.draw, step.groups)
-    with np.load(path, allow_pickle=False) as found:
-        key = jax.random.wrap_key_data(found["key_data"], impl=str(found["key_impl"]))
-        assert digest(key) == digest(start.key)
-        assert found["index"].tolist() == record["groups"]["prompt"]
-        assert not np.isfinite(found["log_probs"]).any()
-        assert found["tokens"].shape == (4, tiny.GROUP, 8) and found["step"] == 1
-    assert digest(load_weights(path.with_suffix(".safetensors"))[1]) == digest(start.params)
-    for number in range(2, 6):
-        write_reproducer(tmp_path, run.policy, state, number, step.draw, step.groups)
+    path = reproducer.write(tmp_path, state, 1, step.batch)
+    found = reproducer.read(path)
+    assert digest(found.key) == digest(start.key) and found.step == 1
+    assert found.batch.index.tolist() == record["groups"]["prompt"]
+    assert found.batch.tokens.shape == (4, tiny.GROUP, 8)
+    assert np.isnan(found.batch.log_probs).all()
+    again = reproducer.repeat(path, run, start)
+    assert int(again.skipped_nonfinite) == 1 and not np.isfinite(again.loss)
+    # the fault is in the batch: with sound log-probabilities the same update is finite
+    sound = step.batch._replace(log_probs=jnp.full_like(step.batch.log_probs, -1.0))
+    other = reproducer.repeat(reproducer.write(tmp_path, state, 2, sound), run, start)
+    assert int(other.skipped_nonfinite) == 0 and np.isfinite(other.loss)
+    for number in range(3, 6):
+        reproducer.write(tmp_path, state, number, step.batch)
     assert len(list(tmp_path.glob("*.npz"))) == 3
+
+
+def test_a_reproducer_that_is_something_else_is_refused(tmp_path, prepared):
+    path = tmp_path / "step-1.npz"
+    with pytest.raises(FileNotFoundError):
+        reproducer.read(path)
+    path.write_text("no arrays")
+    with pytest.raises(ValueError, match=r"path='.*step-1.npz' is no reproducer"):
+        reproducer.read(path)
+    np.savez(path, step=np.array([{"pickled": "object"}], dtype=object))
+    with pytest.raises(ValueError, match="is no reproducer"):
+        reproducer.read(path)
 
 
 def test_parameters_that_are_not_finite_never_spread(prepared):
@@ -212,7 +227,7 @@ def test_stopping_at_the_first_step_that_is_not_finite(prepared, tmp_path, capsy
     bad = with_bad_log_probs(run, 3, float("nan"))  # after the evaluation's own
     bad = dataclasses.replace(bad, evaluate=run.evaluate)
     each = CheckpointConfig(every=1, on_nonfinite="stop")
-    with pytest.raises(NonFiniteError, match=r"step 3.*step-3.npz.*--on-nonfinite skip"):
+    with pytest.raises(NonFiniteError, match=r"step 3.*step-3.npz.*repeat.*--on-nonfinite skip"):
         follow((bad, state), tmp_path, steps=4, checkpoint=each)
     good, damaged = last_good(tmp_path / outputs.CHECKPOINTS)
     assert good is not None and good.name == "2" and not damaged  # the state before it
