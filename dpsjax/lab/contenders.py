@@ -7,6 +7,8 @@ not: difficulties or categories known in advance, entropies, or rollouts in two 
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
+
 from dpsjax import selectors as s
 from dpsjax.lab import students
 from dpsjax.lab.measures import outcome_of_arc, outcome_of_average, outcome_of_logit
@@ -25,6 +27,10 @@ def _knapsack(rate: Array, budget: int) -> Array:
 
 def _vip(rate: Array, budget: int) -> Array:
     return s.vip_allocate(rate, budget, lowest=3, highest=MOST)
+
+
+def _by_deviation(rate: Array, budget: int) -> Array:
+    return s.allocate_proportional(jnp.sqrt(rate * (1 - rate)), budget, 1)
 
 
 # name -> what makes the contender, given the number of rollouts in a group
@@ -54,6 +60,7 @@ CONTENDERS: dict[str, Callable[[int], Contender]] = {
     "knapsack": lambda group: Contender(s.beta_mean(), allocate=_knapsack, most=MOST),
     "vip": lambda group: Contender(s.beta_mean(), allocate=_vip, most=MOST),
     "cures": lambda group: Contender(s.cures()),
+    "cures-allocated": lambda group: Contender(s.cures(), allocate=_by_deviation, most=MOST),
     "lilo": lambda group: Contender(s.lilo()),
     "gcs": lambda group: Contender(s.gcs(), predict=outcome_of_average),
     "variance-ema": lambda group: Contender(s.variance_ema()),

@@ -12,7 +12,7 @@ from dpsjax import observe, select, selectors
 from dpsjax.cli import parse_train
 from dpsjax.tasks.base import Problem
 from dpsjax.tasks.traces import make_trace, write_trace
-from dpsjax.train.config import from_dict, to_dict
+from dpsjax.train.config import LossConfig, from_dict, to_dict
 from dpsjax.train.selectors import (
     Adarft,
     Arcus,
@@ -138,3 +138,15 @@ def test_combinators_that_cannot_be_are_refused(change):
 def test_no_combinator_is_no_change():
     plain = selectors.uniform()
     assert Around().build(plain, POOL) is plain
+
+
+@pytest.mark.slow
+def test_denoised_advantages_train():
+    """They learn from groups that agree too, which GRPO's leave out."""
+    run, state = tiny.easy_run(
+        tiny.config(selector=Uniform(), loss=LossConfig(advantages="denoised"))
+    )
+    state, records = tiny.steps(run, state, count=2)
+    assert all(record["groups_in_loss"] == 4 for record in records)
+    assert any(record["effective_ratio"] < 1 for record in records)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
