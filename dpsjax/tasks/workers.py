@@ -4,6 +4,7 @@ Plain Python that ends by itself, such as Countdown's, needs none of this. Symbo
 code that is run, and anything that only works in a main thread do.
 """
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -130,14 +131,16 @@ class ScoringWorkers:
         """What a worker has to say, and whether it lives; one that has nothing is killed."""
         try:
             if job.worker.pipe.poll():
-                answer = job.worker.pipe.recv()
+                answer = json.loads(job.worker.pipe.recv_bytes())
+                if not isinstance(answer, str):
+                    answer = [Score(*score) for score in answer]
                 self._idle.append(job.worker)
                 if isinstance(answer, list) and len(answer) != job.stop - job.start:
                     wanted = job.stop - job.start
                     return f"{len(answer)} scores came back for {wanted} responses", True
                 return answer, True
             fault = f"no answer within {self.seconds} seconds, the worker was killed"
-        except Exception as error:  # whatever cannot be received or unpickled
+        except Exception as error:  # whatever cannot be received or read
             job.worker.process.join(1)
             code = job.worker.process.exitcode
             fault = f"a worker ended with code {code} ({type(error).__name__})"
@@ -186,7 +189,7 @@ def _start(score: Scorer) -> _Worker:
     worker = _Worker(process, pipe)
     try:
         if ours.poll(_START_SECONDS):
-            ours.recv()
+            ours.recv_bytes()
             return worker
         fault = f"did not start within {_START_SECONDS:.0f} seconds"
     except EOFError:
@@ -197,16 +200,21 @@ def _start(score: Scorer) -> _Worker:
 
 
 def _serve(pipe: Connection, score: Scorer) -> None:
-    """What a worker does until its parent is gone."""
+    """What a worker does until its parent is gone.
+
+    It answers in JSON: a worker handles hostile text, so what it sends is never unpickled.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    pipe.send("ready")
+    pipe.send_bytes(b"ready")
     while True:
         try:
             problems, responses = pipe.recv()
         except EOFError:
             return
         try:
-            answer: list[Score] | str = list(score(problems, responses))
+            scores = score(problems, responses)
+            plain = [(float(s.reward), bool(s.correct), str(s.reason)) for s in scores]
+            answer = json.dumps(plain)
         except Exception as error:  # a verifier is foreign code
-            answer = f"{type(error).__name__}: {error}"
-        pipe.send(answer)
+            answer = json.dumps(f"{type(error).__name__}: {error}")
+        pipe.send_bytes(answer.encode())
