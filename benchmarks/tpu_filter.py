@@ -1,6 +1,7 @@
 """Claim: on a TPU the filter moves hardly more than the fewest bytes, and its layout is why.
 
     JAX_PLATFORMS=cpu python benchmarks/tpu_filter.py --topology v5e:2x2
+    JAX_PLATFORMS=cpu python benchmarks/tpu_filter.py --topology v5p:2x2x1
 
 Compiles the real step ahead of time with the TPU compiler (package `libtpu`; no TPU is needed) and
 reads bytes from its cost model: per prompt, for the update and for the selection, against the
@@ -13,7 +14,7 @@ gathered and scattered as windows, and over an array of structures, [N, K] and [
 import os
 
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")  # v5p-8 for a v5p
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def main(options: Options) -> None:
             f"  held {row['argument_bytes']:7.1f}  temporary {row['temporary_bytes']:8.1f}",
             flush=True,
         )
-    save("tpu_filter", record, options.out)
+    save(f"tpu_filter_{options.topology.split(':')[0]}", record, options.out)
 
 
 if __name__ == "__main__":

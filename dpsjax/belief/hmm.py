@@ -41,6 +41,7 @@ from dpsjax.belief.partition import PARTITIONS, partition_state, solve_state  # 
 from dpsjax.types import Array, ArrayLike, Float, Int
 
 UNSOLVED, PARTIAL, SOLVED = 0, 1, 2
+BLOCK = 2**13  # prompts whose lanes, and what is made of them, fit a core's cache
 
 
 class Params(NamedTuple):
@@ -214,6 +215,45 @@ def _advance(params, belief):
     ]
 
 
+def _advance_in_blocks(params, belief, block):
+    """What :func:`_advance` returns, a block at a time, written over ``belief.posterior``.
+
+    XLA's CPU compiler makes a loop of its own for each lane and for what they share, so over the
+    whole pool every loop reads the counts from memory again. Within a block they stay in cache.
+    """
+
+    def advance(start, length, lanes):
+        def part(lane):
+            return jax.lax.dynamic_slice(lane, (start,), (length,))
+
+        excess = jax.tree.map(part, belief.excess)
+        here = Belief(tuple(map(part, lanes)), excess, part(belief.last), belief.step)
+        ahead = _advance(params, here)
+        return tuple(
+            jax.lax.dynamic_update_slice(lane, now, (start,))
+            for lane, now in zip(lanes, ahead, strict=True)
+        )
+
+    size = belief.last.shape[0]
+    blocks = size // block
+    lanes = jax.lax.fori_loop(
+        0, blocks, lambda i, lanes: advance(i * block, block, lanes), belief.posterior
+    )
+    return advance(blocks * block, size % block, lanes) if size % block else lanes
+
+
+def _advance_in_place(params, belief):
+    """As :func:`_advance`; other compilers make one loop of it, and need no blocks."""
+    if belief.last.shape[0] < 2 * BLOCK:
+        return tuple(_advance(params, belief))
+    return jax.lax.platform_dependent(
+        params,
+        belief,
+        cpu=lambda params, belief: _advance_in_blocks(params, belief, BLOCK),
+        default=lambda params, belief: tuple(_advance(params, belief)),
+    )
+
+
 def _transition_counts(params, posterior, excess, age, one_hot):
     """Step 2, xi: lanes [i][j]; all zero where the model forbids what was seen."""
     states = range(params.pi.shape[0])
@@ -330,7 +370,7 @@ def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -
     # Every write depends on the reads above, so that a donated belief is rewritten in place;
     # otherwise the compiler copies the lane. Counts are never negative: the choice is formal.
     last = write(belief.last, jnp.where(counts[0][0] >= 0, belief.step + 1, belief.step))
-    ahead = _advance(params, Belief(belief.posterior, excess, last, belief.step))
+    ahead = _advance_in_place(params, Belief(belief.posterior, excess, last, belief.step))
     return Belief(
         posterior=tuple(write(lane, seen) for lane, seen in zip(ahead, one_hot, strict=True)),
         excess=excess,

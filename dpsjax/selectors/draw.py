@@ -51,7 +51,9 @@ def _best_rows(rank, ids, words, count):
     def by_hash():
         # Above the cut all are in, whatever their order; at the cut the hash decides. As 24-bit
         # floats, because a maximum of floats is what every backend does fastest.
-        order = (hash_bits(words, ids) >> 8).astype(jnp.float32)
+        # The ids are made here, where only the hash reads them, not handed in as an array.
+        pool = ids[0] + jnp.arange(rank.shape[0], dtype=ids.dtype)
+        order = (hash_bits(words, pool) >> 8).astype(jnp.float32)
         order = jnp.where(rank == cut, order, jnp.float32(-1))
         return top_rows(jnp.where(rank > cut, jnp.float32(2**25), order), count)
 

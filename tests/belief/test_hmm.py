@@ -18,10 +18,12 @@ update = jax.jit(hmm.update)
 
 
 def history(seed, num_prompts, num_states, steps, batch):
-    """Mixed observations: random batches, empty steps, and prompts never seen."""
+    """Random batches, empty steps, prompts never seen, and one unseen for hundreds of steps."""
     rng = np.random.default_rng(seed)
     for step in range(steps):
         index = rng.choice(num_prompts // 2, batch, replace=False).astype(np.int32)
+        if 150 < step < 600:
+            index[index == 0] = -1
         if step % 7 == 6 or 100 < step < 140:
             index[:] = -1
         yield index, rng.integers(0, num_states, batch).astype(np.int32)
@@ -67,7 +69,7 @@ SOME = [(2, 0.0, "uniform"), (3, 0.7, "stability"), (3, 1.0, "local"), (5, 0.7, 
     [pytest.param(*case, marks=() if case in SOME else pytest.mark.slow) for case in LONG],
 )
 def test_single_precision_after_1000_steps(num_states, decay, prior):
-    """Half of the prompts are never seen, and the others rarely after the first hundred steps."""
+    """Half of the prompts are never seen, one not for 450 steps and then again."""
     params = jax.tree.map(
         lambda leaf: leaf.astype(jnp.float32), hmm.params(num_states, decay, prior)
     )
@@ -93,6 +95,25 @@ def test_half_precision_counts_move_the_prior_little():
         )  # bfloat16 keeps 8 bits of a count, which is below 1 / (1 - decay)
     assert difference > 0
     assert {leaf.dtype for leaf in jax.tree.leaves(half.excess)} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize("num_states", [2, 3, 5, 7])
+def test_blocks_change_no_bit(num_states):
+    """On a CPU large pools move in blocks; the last block is short."""
+    size = 2 * hmm.BLOCK + 37
+    single = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32), hmm.params(num_states, 0.7, "progress")
+    )
+    rng = np.random.default_rng(num_states)
+    belief = hmm.init(single, size)
+    for _ in range(4):
+        index = rng.choice(size, 4000, replace=False).astype(np.int32)
+        state = rng.integers(0, num_states, 4000).astype(np.int32)
+        belief = update(single, belief, index, state)
+    nothing = np.array([-1], np.int32)
+    after = update(single, belief, nothing, np.zeros(1, np.int32))
+    ahead = jax.jit(hmm.prior)(single, belief)
+    np.testing.assert_array_equal(hmm.posterior(single, after), ahead)
 
 
 def test_any_prior_and_any_first_belief():
