@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 import optax
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dpsjax.grpo.batch import RolloutBatch
@@ -35,7 +36,8 @@ def make_mesh(
         The mesh. Its axes are automatic: the compiler places what is not constrained.
 
     Raises:
-        ValueError: The product of the axes is not the number of devices.
+        ValueError: The product of the axes is not the number of devices, or several TPU slices do
+            not divide ``data``.
     """
     shape = (data, fsdp, tensor)
     devices = jax.devices() if devices is None else devices
@@ -44,7 +46,33 @@ def make_mesh(
             f"data={data}, fsdp={fsdp}, tensor={tensor} is {int(np.prod(shape))} devices, and "
             f"there are {len(devices)}: choose three factors of that number"
         )
-    return jax.make_mesh(shape, MESH_AXES, (AxisType.Auto,) * len(shape), devices=devices)
+    return Mesh(_arranged(shape, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(shape))
+
+
+def _arranged(shape: tuple[int, int, int], devices: Sequence) -> np.ndarray:
+    """Devices in the order of the mesh: neighbours on the torus where an axis needs them.
+
+    ``jax.make_mesh`` refuses several slices, and most meshes that split a side of a torus, such as
+    ``tensor=4`` on 8x8 chips of v6e.
+    """
+    slices: dict[int, list] = {}
+    for device in devices:
+        # GPUs of different hosts have different slices too, but no torus to be arranged on.
+        number = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
+        slices.setdefault(number, []).append(device)
+    data, fsdp, tensor = shape
+    if data % len(slices) != 0:
+        raise ValueError(
+            f"data={data} must be a multiple of the {len(slices)} slices: what the other axes "
+            "exchange is too much for the network between slices"
+        )
+    part = (data // len(slices), fsdp, tensor)
+    return np.concatenate(
+        [
+            mesh_utils.create_device_mesh(part, group, allow_split_physical_axes=True)
+            for _, group in sorted(slices.items())
+        ]
+    )
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:

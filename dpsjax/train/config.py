@@ -102,6 +102,12 @@ class ModelConfig:
     """What the backward pass recomputes to save memory."""
     scan_layers: bool = False
     """Scan over the layers: compiles faster where they are many."""
+    query_chunk: int = 0
+    """Attention scores exist for this many query positions at a time; 0 for all."""
+    decode_weights: Literal["gathered", "sharded"] = "gathered"
+    """Generation holds the weights divided by mesh.tensor only, or gathers them in every step."""
+    waves: int = 1
+    """Turns in which a prompt's rollouts are generated; each needs its share of the cache."""
     lora_rank: Annotated[int, tyro.conf.arg(prefix_name=False)] = 0
     """Train LoRA adapters of this rank, not the weights (extra lora); 0 trains the weights. They
     are merged where the policy is written at the end."""
@@ -111,6 +117,7 @@ class ModelConfig:
     def __post_init__(self):
         _require(self.lora_rank >= 0, "lora_rank", self.lora_rank, "0 (off) or more")
         _require(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "above 0")
+        self.compute()
 
     def policy(self, vocab_size: int) -> PolicyConfig:
         """The architecture of a policy with random weights.
@@ -130,7 +137,14 @@ class ModelConfig:
 
     def compute(self) -> Compute:
         """How it is computed."""
-        return Compute(dtype=self.dtype, remat=self.remat, scan_layers=self.scan_layers)
+        return Compute(
+            dtype=self.dtype,
+            remat=self.remat,
+            scan_layers=self.scan_layers,
+            query_chunk=self.query_chunk,
+            decode_weights=self.decode_weights,
+            waves=self.waves,
+        )
 
 
 def _stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -152,6 +166,9 @@ class RolloutConfig:
     """Keep the k most likely tokens; 0 for all."""
     top_p: float = 1.0
     """Keep the fewest tokens with at least this probability; 1 for all."""
+    buckets: int = 1
+    """Widths that prompts and responses of a step may be padded to, up to the longest; a step takes
+    the smallest that fits. Each width compiles once, each pair of them an update."""
     keep: int | None = None
     """Learn from so many rollouts of each group, those of the greatest reward variance (PODS);
     from all by default."""
@@ -166,6 +183,7 @@ class RolloutConfig:
         _require(0 < self.seconds < math.inf, "seconds", self.seconds, "above 0 and finite")
         _require(self.keep is None or self.keep >= 2, "keep", self.keep, "at least 2")
         _require(self.prompts >= 1, "prompts", self.prompts, "at least 1")
+        _require(self.buckets >= 1, "buckets", self.buckets, "at least 1")
         _require(self.temperature > 0, "temperature", self.temperature, "above 0 in training")
 
     def sampling(self, max_tokens: int, tokenizer: Tokenizer) -> Sampling:
@@ -337,6 +355,14 @@ class TrainConfig:
             raise ValueError(
                 f"prompts={self.rollout.prompts} must not exceed the pool of "
                 f"task.problems={self.task.problems}"
+            )
+        group, waves = self.grpo.rollouts_per_prompt, self.model.waves
+        if group % waves != 0:
+            raise ValueError(f"model.waves={waves} must divide rollouts_per_prompt={group}")
+        if self.rollout.buckets > 1 and self.loss.aggregation == "constant-length":
+            raise ValueError(
+                f"rollout.buckets={self.rollout.buckets} would change the length that "
+                "loss.aggregation='constant-length' divides by: use 1, or another aggregation"
             )
         if self.rollout.keep is not None:
             most = self.grpo.rollouts_per_prompt

@@ -9,6 +9,7 @@ import jax
 
 from dpsjax.grpo.batch import RolloutBatch
 from dpsjax.train import metrics, processes
+from dpsjax.train.buckets import cut_prompts, cut_responses
 from dpsjax.train.metrics import Record
 from dpsjax.train.rollout import score_rollouts
 from dpsjax.train.setup import Run
@@ -59,6 +60,7 @@ def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record, Step]:
     """
     clock = Clock()
     group, asked = run.config.grpo.rollouts_per_prompt, run.config.rollout.prompts
+    buckets = run.config.rollout.buckets
     rounds: list[RoundReport] = []
     errors: list[str] = []
     more = True
@@ -68,7 +70,9 @@ def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record, Step]:
             errors += failed
             with clock.phase("update"):
                 if run.refill is None:
-                    state, report, update, batch = run.update(state, draw, groups, run.reference)
+                    short = cut_prompts(draw, buckets, run.mesh)
+                    shorter = cut_responses(groups, buckets, run.mesh)
+                    state, report, update, batch = run.update(state, short, shorter, run.reference)
                     more = False
                 else:
                     state, report = run.refill.collect(state, draw, groups)
@@ -93,8 +97,9 @@ def _roll_out(
         draw, belief = run.select(state.selector, key, state.step, run.prompts)
         state = jax.block_until_ready(state._replace(selector=belief))
     with clock.phase("generate"):
+        short = cut_prompts(draw, run.config.rollout.buckets, run.mesh)
         rollouts = run.generate(
-            state.params, step_key(key, state.step, GENERATE), draw.prompt, draw.prompt_mask
+            state.params, step_key(key, state.step, GENERATE), short.prompt, short.prompt_mask
         )
         jax.block_until_ready(rollouts)
     with clock.phase("score"):

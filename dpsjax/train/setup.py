@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             functools.partial(stages.predict, selector), out_shardings=meshes.replicated(mesh)
         ),
         evaluate=_evaluation(
-            config, task, graph, mesh, batch_rows, jax.random.fold_in(key, _EVALUATION), merge
+            config, task, policy, mesh, batch_rows, jax.random.fold_in(key, _EVALUATION), merge
         ),
         whole=merge or _same,
         policy_update=update,
@@ -277,7 +278,7 @@ def _place_pool(task: Task, rows: int, mesh: Mesh) -> Prompts:
 def _evaluation(
     config: TrainConfig,
     task: Task,
-    graph: nnx.GraphDef,
+    policy: PolicyConfig,
     mesh: Mesh,
     rows: int,
     key: Key,
@@ -285,7 +286,12 @@ def _evaluation(
 ) -> Callable[[PyTree], Accuracy]:
     problems = uniform_slice(task.test, config.evaluation.problems)
     sampling = config.evaluation.sampling(task.response_tokens, task.tokenizer)
-    generate = stages.make_generate(graph, sampling, config.evaluation.samples, mesh)
+    samples = config.evaluation.samples
+    compute = config.model.compute()
+    # as many turns as divide the samples: waves are chosen for the rollouts of training
+    compute = dataclasses.replace(compute, waves=math.gcd(compute.waves, samples))
+    graph = abstract_policy(policy, compute)[0]
+    generate = stages.make_generate(graph, sampling, samples, mesh)
     evaluate = make_evaluate(task, problems, generate, rows, mesh, key)
     return evaluate if merge is None else lambda params: evaluate(merge(params))
 

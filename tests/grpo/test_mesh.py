@@ -152,6 +152,47 @@ def test_the_prompt_axis_of_a_belief_is_spread_over_every_device():
     assert odd["mu"].spec == PartitionSpec()
 
 
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """As much of a device as arranging it takes."""
+
+    id: int
+    coords: tuple[int, int, int]
+    slice_index: int = 0
+    platform: str = "tpu"
+    device_kind: str = "another"
+    core_on_chip: int = 0
+    process_index: int = 0
+
+
+def torus(width, height, slice_index=0):
+    places = ((x, y, 0) for y in range(height) for x in range(width))
+    start = slice_index * width * height
+    return [Chip(start + i, place, slice_index) for i, place in enumerate(places)]
+
+
+def test_an_axis_may_split_a_side_of_the_torus():
+    mesh = make_mesh(1, 16, 4, torus(8, 8))
+    x, y = (np.vectorize(lambda chip, i=i: chip.coords[i])(mesh.devices) for i in (0, 1))
+    apart = np.abs(np.diff(x, axis=2)) + np.abs(np.diff(y, axis=2))
+    assert mesh.devices.shape == (1, 16, 4) and len(set(mesh.devices.flat)) == 64
+    assert (apart == 1).all()  # those that exchange most are neighbours
+
+
+def test_replicas_lie_on_different_slices_and_the_rest_within_one():
+    chips = [*torus(2, 4, 1), *torus(2, 4, 0)]
+    mesh = make_mesh(4, 2, 2, chips)
+    slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
+    assert slices.reshape(4, 4).tolist() == [[0] * 4, [0] * 4, [1] * 4, [1] * 4]
+    with pytest.raises(ValueError, match="data=1 must be a multiple of the 2 slices"):
+        make_mesh(1, 8, 2, chips)
+
+
+def test_gpus_of_different_hosts_need_no_torus():
+    cards = [dataclasses.replace(chip, platform="gpu") for i in (0, 1) for chip in torus(2, 4, i)]
+    assert list(make_mesh(1, 8, 2, cards).devices.flat) == cards
+
+
 def test_a_mesh_that_does_not_fit_is_refused(policy, batches):
     with pytest.raises(ValueError, match="data=2, fsdp=2, tensor=1 is 4 devices, and there are 8"):
         make_mesh(2, 2, 1)
