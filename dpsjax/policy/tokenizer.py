@@ -89,7 +89,7 @@ def _render(template: str, names: Mapping[str, Any]) -> str:
     environment.globals["raise_exception"] = reject
     try:
         return environment.from_string(template).render(**names)
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, ArithmeticError, LookupError, MemoryError, TypeError) as error:
         raise ValueError(f"chat template: {error}") from error
 
 

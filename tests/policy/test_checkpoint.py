@@ -124,6 +124,13 @@ def test_tokenizer_reads_stop_tokens_and_renders_its_template(folder):
         ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
         ("{{ messages.append(1) }}", "unsafe|not safely callable"),
         ("{% if %}", "chat template"),
+        ("{{ cycler.__init__.__globals__.os.environ }}", "unsafe|undefined"),
+        ("{{ ''.__class__ }}", "unsafe"),
+        ("{{ '{0.__class__}'.format(1) }}", "unsafe"),
+        ("{% include '/etc/passwd' %}", "chat template"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "Range too big"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ 1 + 'a' }}", "chat template"),
     ],
 )
 def test_templates_run_in_a_sandbox(folder, template, message):
