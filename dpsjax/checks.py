@@ -62,3 +62,46 @@ def integer_vector(name: str, value, length: int | None = None) -> Array:
     if length is not None and array.shape[0] != length:
         raise ValueError(f"{name} must have length {length}, got {array.shape[0]}")
     return jnp.asarray(array, dtype=jnp.int32)
+
+
+def require_finite(**values) -> None:
+    """Demand that settings are finite numbers.
+
+    Args:
+        **values: by name: numbers or arrays of them. None and traced values pass.
+
+    Raises:
+        TypeError: one is no number.
+        ValueError: one is NaN or infinite.
+
+    >>> require_finite(decay=0.5, prior=None)
+    """
+    for name, value in values.items():
+        if value is None or not is_concrete(value):
+            continue
+        array = np.asarray(value)
+        if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
+            raise TypeError(f"{name}={value!r} must be a number")
+        if not np.all(np.isfinite(array.astype(np.float64))):
+            raise ValueError(f"{name}={value!r} must be finite, not NaN or infinite")
+
+
+def require_counts(**values) -> None:
+    """Demand that settings are whole numbers of at least 1.
+
+    Args:
+        **values: by name; None passes.
+
+    Raises:
+        TypeError: one is no integer.
+        ValueError: one is below 1.
+
+    >>> require_counts(group=8, refit=None)
+    """
+    for name, value in values.items():
+        if value is None or not is_concrete(value):
+            continue
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise TypeError(f"{name}={value!r} must be an integer")
+        if value < 1:
+            raise ValueError(f"{name}={value!r} must be at least 1")

@@ -79,6 +79,7 @@ def mix(other: Selector, fraction=0.1) -> Selector:
     Raises:
         ValueError: for a fraction outside [0, 1].
     """
+    checks.require_finite(fraction=fraction)
     checks.require(
         (jnp.asarray(fraction) >= 0) & (jnp.asarray(fraction) <= 1),
         "fraction must lie in [0, 1], got {fraction}",
@@ -247,6 +248,7 @@ def revisit(after, fraction=0.1) -> Selector:
     Returns:
         a part to put last.
     """
+    checks.require_finite(fraction=fraction)
 
     def propose(key, proposal: Proposal) -> Proposal:
         visits = proposal.belief(Visits, "revisit", "track_visits")

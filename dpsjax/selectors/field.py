@@ -5,6 +5,7 @@ Where a publication leaves a constant open, the docstring says so and the defaul
 
 import numpy as np
 
+from dpsjax import checks
 from dpsjax.selectors.combinators import RowData, mix
 from dpsjax.selectors.gates import accept_mixed, accept_variance, candidate_pool
 from dpsjax.selectors.history import skip_streaks
@@ -51,6 +52,7 @@ def beta_mean(decay=0.5, target=0.5, prior=(1.0, 1.0), forget_unseen=False) -> S
     Returns:
         the selector.
     """
+    checks.require_finite(decay=decay, target=target)
     return chain(track_beta(decay, prior, forget_unseen), add_nearness(target))
 
 
@@ -66,6 +68,7 @@ def variance_ema(decay=0.9, start=0.25) -> Selector:
     Returns:
         the selector.
     """
+    checks.require_finite(decay=decay, start=start)
     return chain(track_average(rollout_variance, decay, start), add_average())
 
 
@@ -95,6 +98,8 @@ def mapp(decay=0.5, group: int = 8, prior=(1.0, 1.0), top: bool = False) -> Sele
     Returns:
         the selector. Its denoised advantage is :func:`dpsjax.belief.beta.denoised_advantages`.
     """
+    checks.require_finite(decay=decay)
+    checks.require_counts(group=group)
     return chain(
         track_beta(decay, prior),
         add_informative_prob(group),
@@ -117,6 +122,8 @@ def insight(
     Returns:
         the selector.
     """
+    checks.require_finite(target=target, sharpness=sharpness, decay=decay)
+    checks.require_counts(group=group)
     return chain(
         *([] if candidates is None else [candidate_pool(candidates)]),
         track_beta(decay),
@@ -139,6 +146,8 @@ def kgps(process_noise=0.1, variance=1.0, points: int = 5) -> Selector:
     Returns:
         the selector.
     """
+    checks.require_finite(process_noise=process_noise, variance=variance)
+    checks.require_counts(points=points)
     return chain(track_logit(process_noise, 0.0, variance), add_expected_variance(points))
 
 
@@ -168,6 +177,8 @@ def arcus(
     Returns:
         the selector.
     """
+    checks.require_finite(target=target, temperature=temperature, rate=rate)
+    checks.require_counts(group=group, refit=refit)
     nearness = (
         add_paced_arc_nearness(target, group, temperature)
         if paced
@@ -190,6 +201,7 @@ def cures(temperature=0.1, decay=1.0) -> Selector:
     Returns:
         the selector.
     """
+    checks.require_finite(temperature=temperature, decay=decay)
     return chain(track_beta(decay), add_learnability(0.5), draw_softmax(temperature))
 
 
@@ -204,6 +216,7 @@ def gcs(decay=0.9, width=0.35, target=0.5) -> Selector:
     Returns:
         the selector.
     """
+    checks.require_finite(decay=decay, width=width, target=target)
     return chain(
         track_average(pass_rate, decay, first_visit_sets=False),
         add_bell(target, width),
@@ -224,6 +237,7 @@ def lilo(decay=0.0, prior=(1.0, 1.0)) -> Selector:
     Returns:
         the selector.
     """
+    checks.require_finite(decay=decay)
     return chain(track_beta(decay, prior), add_learnability())
 
 
@@ -239,6 +253,7 @@ def greso(start=0.5, target=0.25, change=0.01, strict: bool = False) -> Selector
     Returns:
         the selector; the loop fills the batch (:func:`fill`).
     """
+    checks.require_finite(start=start, target=target, change=change)
     return chain(skip_streaks(start, change, target, strict=strict), accept_mixed())
 
 
@@ -270,6 +285,7 @@ def sec(category: RowData, num_categories: int, rate=0.5, temperature=0.2) -> Se
     Returns:
         the selector.
     """
+    checks.require_finite(rate=rate, temperature=temperature)
     return chain(add_category_value(category, num_categories, rate, temperature), draw_softmax(1.0))
 
 
@@ -286,6 +302,7 @@ def adarft(difficulty: RowData, start=0.0, step=50.0, sensitivity=2.0, wanted=0.
     Returns:
         the selector.
     """
+    checks.require_finite(start=start, step=step, sensitivity=sensitivity, wanted=wanted)
     return chain(add_difficulty_target(difficulty, start, wanted, sensitivity, step))
 
 
@@ -307,6 +324,7 @@ def vcrl(threshold=0.5, inner: Selector | None = None, bank=0.0, momentum=0.9) -
     Returns:
         the selector.
     """
+    checks.require_finite(threshold=threshold, bank=bank, momentum=momentum)
     inner = uniform() if inner is None else inner
     memory = chain(
         track_average(rollout_variance, momentum, 0.0, first_visit_sets=False), add_average()
@@ -333,6 +351,7 @@ def prioritized_replay(
     Returns:
         the selector.
     """
+    checks.require_finite(temperature=temperature, staleness=staleness, decay=decay, start=start)
     return chain(
         track_visits(),
         track_average(rollout_variance, decay, start),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.selectors.draw import top_rows
 from dpsjax.selectors.noise import row_bits
 from dpsjax.selectors.protocol import Evidence, Proposal, Selector, stateless
@@ -63,6 +64,7 @@ def accept_variance(threshold=0.5) -> Selector:
     Returns:
         a part without memory; trackers still learn from vetoed groups.
     """
+    checks.require_finite(threshold=threshold)
 
     def observe(evidence: Evidence) -> Evidence:
         half = evidence.trials // 2

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.belief import rows
 from dpsjax.selectors.combinators import unless_short
 from dpsjax.selectors.noise import row_uniform
@@ -142,6 +143,15 @@ def skip_streaks(
     Returns:
         a part to put after the scores.
     """
+    checks.require_finite(
+        start=start,
+        change=change,
+        target=target,
+        easy_share=easy_share,
+        lowest=lowest,
+        highest=highest,
+        floor=floor,
+    )
 
     def init(num_prompts: int) -> StreakState:
         dtype = jnp.result_type(float)

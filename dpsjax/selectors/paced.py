@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpsjax import checks
 from dpsjax.belief import gaussian, rows
 from dpsjax.selectors.combinators import RowData, row_data
 from dpsjax.selectors.protocol import Evidence, Proposal, Selector, stateless
@@ -46,6 +47,7 @@ def add_category_value(
     Returns:
         a part.
     """
+    checks.require_finite(rate=rate, temperature=temperature)
 
     def init(num_prompts: int) -> CategoryState:
         values = jnp.zeros(num_categories, jnp.result_type(float))
@@ -137,6 +139,14 @@ def add_difficulty_target(
     Returns:
         a part.
     """
+    checks.require_finite(
+        start=start,
+        wanted_rate=wanted_rate,
+        sensitivity=sensitivity,
+        step=step,
+        lowest=lowest,
+        highest=highest,
+    )
 
     def init(num_prompts: int) -> TargetState:
         dtype = jnp.result_type(float)
@@ -192,6 +202,8 @@ def track_arc(rate=0.1, drift=0.0, process_noise=1e-3, refit: int | None = 100) 
     Returns:
         a part that publishes a :class:`GaussianBelief` of the arc length.
     """
+    checks.require_finite(rate=rate, drift=drift, process_noise=process_noise)
+    checks.require_counts(refit=refit)
 
     def init(num_prompts: int) -> ArcState:
         belief = gaussian.init(np.pi / 4, np.pi**2 / 48, num_prompts)
@@ -264,6 +276,8 @@ def add_arc_nearness(target=np.pi / 4, group: int = 8) -> Selector:
     Returns:
         a part that needs :func:`track_arc` before it.
     """
+    checks.require_finite(target=target)
+    checks.require_counts(group=group)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
@@ -308,6 +322,8 @@ def add_paced_arc_nearness(
     Returns:
         a part that needs :func:`track_arc` before it.
     """
+    checks.require_finite(start=start, temperature=temperature, slack=slack, most=most)
+    checks.require_counts(group=group, warm_up=warm_up)
     hardest, easiest = np.arcsin(np.sqrt([1 - 0.5 ** (1 / group), 0.5 ** (1 / group)]))
     targets = np.linspace(hardest, easiest, 41)
 

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.belief import beta, ema, gaussian
 from dpsjax.selectors.protocol import LateWeight, Proposal, Selector, stateless
 from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief, Visits
@@ -28,6 +29,7 @@ def add_nearness(target=0.5) -> Selector:
     Returns:
         a part that needs :func:`track_beta` before it.
     """
+    checks.require_finite(target=target)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
@@ -49,6 +51,7 @@ def add_informative_prob(group: int = 8) -> Selector:
     Raises:
         ValueError: if ``group`` is below 2.
     """
+    checks.require_counts(group=group)
     if group < 2:
         raise ValueError(f"group must be at least 2, got {group}: one rollout always agrees")
 
@@ -74,6 +77,8 @@ def add_information(group: int = 8, target=0.3, sharpness=1.0) -> Selector:
     Returns:
         a part that needs :func:`track_beta` before it.
     """
+    checks.require_finite(target=target, sharpness=sharpness)
+    checks.require_counts(group=group)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
@@ -96,6 +101,7 @@ def add_learnability(power=1.0) -> Selector:
     Returns:
         a part that needs :func:`track_beta` before it.
     """
+    checks.require_finite(power=power)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
@@ -112,6 +118,7 @@ def add_average(scale=1.0) -> Selector:
     Args:
         scale: factor; may be traced.
     """
+    checks.require_finite(scale=scale)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
@@ -127,6 +134,7 @@ def add_progress(unseen=0.0) -> Selector:
     Args:
         unseen: the score of prompts seen less than twice, which cannot have changed yet.
     """
+    checks.require_finite(unseen=unseen)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
@@ -149,6 +157,7 @@ def add_bell(target=0.5, width=0.35) -> Selector:
     Returns:
         a part that needs :func:`track_average` before it.
     """
+    checks.require_finite(target=target, width=width)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
@@ -168,6 +177,7 @@ def add_expected_variance(points: int = 5) -> Selector:
     Returns:
         a part that needs :func:`track_logit` before it.
     """
+    checks.require_counts(points=points)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
@@ -208,6 +218,7 @@ def weigh_progress(slope=8.0, base=0.5, late: bool = False) -> Selector:
     Returns:
         a part that needs :func:`track_average` before it.
     """
+    checks.require_finite(slope=slope, base=base)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key

@@ -1,5 +1,6 @@
 """The selectors of DPS's paper and its neighbours, each a few lines over the shared parts."""
 
+from dpsjax import checks
 from dpsjax.selectors.combinators import cool_down as cooled
 from dpsjax.selectors.combinators import mix
 from dpsjax.selectors.gates import accept_mixed, candidate_pool
@@ -60,6 +61,7 @@ def dps(
     Returns:
         the selector.
     """
+    checks.require_finite(decay=decay, prior_alpha=prior_alpha)
     return chain(
         *([] if candidates is None else [candidate_pool(candidates)]),
         track_hmm(decay, prior_alpha, prior_pi, num_states, counts_dtype),
@@ -97,6 +99,10 @@ def dps_binomial(
     Returns:
         the selector.
     """
+    if cool_down < 0:
+        raise ValueError(f"cool_down={cool_down!r} must be 0 (none) or more")
+    checks.require_finite(power=power, decay=decay, memory=memory)
+    checks.require_counts(group=group, cells=cells)
     return chain(
         track_solve_rate(cells, moves, decay, memory),
         add_mixed_prob(group),
@@ -130,6 +136,7 @@ def mopps(
     Returns:
         the selector.
     """
+    checks.require_finite(decay=decay, target=target)
     return chain(
         *([] if candidates is None else [candidate_pool(candidates)]),
         track_beta(decay, prior, forget_unseen),
@@ -188,6 +195,8 @@ def depo(history: int = 3, entropy_limit=1.5, explore=0.1) -> Selector:
     Returns:
         the selector; give ``rewards`` and ``entropies`` to :func:`dpsjax.observe`.
     """
+    checks.require_finite(entropy_limit=entropy_limit, explore=explore)
+    checks.require_counts(history=history)
     return chain(
         track_explorability(history, entropy_limit), add_average(), mix(uniform_epochs(), explore)
     )
@@ -209,6 +218,7 @@ def lppo(
     Returns:
         the selector.
     """
+    checks.require_finite(decay=decay, slope=slope, base=base)
     return chain(
         uniform() if inner is None else inner,
         track_average(pass_rate, decay),
@@ -229,6 +239,7 @@ def learning_progress(decay=0.8, unseen=1.0, explore=0.1) -> Selector:
     Returns:
         the selector.
     """
+    checks.require_finite(decay=decay, unseen=unseen, explore=explore)
     return chain(
         track_average(pass_rate, decay), add_progress(unseen), mix(uniform_epochs(), explore)
     )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.belief import rows
 from dpsjax.selectors.protocol import Evidence, Proposal, Selector, stateless
 from dpsjax.selectors.trackers import AverageBelief, Visits, rollout_variance
@@ -63,6 +64,9 @@ def prioritize(
     Returns:
         a part that needs :func:`track_average` and :func:`track_visits` before it.
     """
+    checks.require_finite(
+        temperature=temperature, staleness=staleness, staleness_temperature=staleness_temperature
+    )
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
@@ -145,6 +149,10 @@ def track_explorability(history: int = 3, entropy_limit=1.5, unseen=jnp.inf) -> 
     Returns:
         a part that publishes an :class:`AverageBelief`.
     """
+    if checks.is_concrete(unseen) and unseen != unseen:
+        raise ValueError(f"unseen={unseen!r} must be a number")
+    checks.require_finite(entropy_limit=entropy_limit)
+    checks.require_counts(history=history)
 
     def init(num_prompts: int) -> HistoryState:
         past = jnp.zeros((history, num_prompts), jnp.result_type(float))

@@ -25,6 +25,7 @@ def draw_proportional(power=1.0) -> Selector:
     Returns:
         a part to put last.
     """
+    checks.require_finite(power=power)
 
     def propose(key, proposal: Proposal) -> Proposal:
         score = proposal.score
@@ -47,6 +48,7 @@ def draw_softmax(temperature=1.0) -> Selector:
     Raises:
         ValueError: if the temperature is not positive.
     """
+    checks.require_finite(temperature=temperature)
     checks.require(
         jnp.asarray(temperature) > 0,
         "temperature must be positive, got {temperature}",
@@ -157,6 +159,7 @@ def add_thompson(target=0.5, band=None) -> Selector:
     Returns:
         a part that needs :func:`track_beta` before it.
     """
+    checks.require_finite(target=target)
 
     def propose(key, proposal: Proposal) -> Proposal:
         belief = proposal.belief(BetaBelief, "add_thompson", "track_beta")

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.checks import is_concrete
 from dpsjax.selectors.protocol import Proposal, Selector, stateless
 from dpsjax.selectors.trackers import StateBelief
@@ -42,6 +43,7 @@ def add_state_prob(target=None, scale=1.0) -> Selector:
     Returns:
         a part that needs :func:`track_hmm` before it.
     """
+    checks.require_finite(scale=scale)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
@@ -68,6 +70,7 @@ def add_entropy(scale=0.1) -> Selector:
     Returns:
         a part that needs :func:`track_hmm` before it.
     """
+    checks.require_finite(scale=scale)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key

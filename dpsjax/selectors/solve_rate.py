@@ -5,6 +5,7 @@ See :mod:`dpsjax.belief.binomial` for the equations.
 
 from typing import NamedTuple
 
+from dpsjax import checks
 from dpsjax.belief import binomial
 from dpsjax.selectors.protocol import Evidence, Proposal, Selector, stateless
 from dpsjax.selectors.rates import add
@@ -34,6 +35,8 @@ def track_solve_rate(
     Raises:
         ValueError: as :func:`dpsjax.belief.binomial.params` does.
     """
+    checks.require_finite(decay=decay, memory=memory)
+    checks.require_counts(cells=cells)
     params = binomial.params(moves, decay, memory)
 
     def propose(key, proposal: Proposal, belief: binomial.Belief):
@@ -61,6 +64,7 @@ def add_mixed_prob(group: int = 8) -> Selector:
     Raises:
         ValueError: if ``group`` is below 2.
     """
+    checks.require_counts(group=group)
     if group < 2:
         raise ValueError(f"group must be at least 2, got {group}: one rollout always agrees")
 

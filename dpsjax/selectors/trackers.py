@@ -36,6 +36,7 @@ def track_hmm(
     Raises:
         ValueError: as :func:`dpsjax.hmm.params` does.
     """
+    checks.require_finite(decay=decay, prior_alpha=prior_alpha)
     params = hmm.params(num_states, decay, prior_alpha, prior_pi)
 
     def propose(key, proposal: Proposal, belief: hmm.Belief):
@@ -93,6 +94,7 @@ def track_beta(decay=1.0, prior=(1.0, 1.0), forget_unseen=False) -> Selector:
     Returns:
         a part that publishes a :class:`BetaBelief`.
     """
+    checks.require_finite(decay=decay)
     params = beta.params(decay, prior, forget_unseen)
 
     def propose(key, proposal: Proposal, belief: beta.Belief):
@@ -145,6 +147,7 @@ def track_average(
     Raises:
         ValueError: for a decay outside [0, 1].
     """
+    checks.require_finite(decay=decay, start=start)
     _in_unit_interval("decay", decay)
 
     def propose(key, proposal: Proposal, belief: ema.Belief):
@@ -173,6 +176,7 @@ def track_logit(process_noise=0.1, mean=0.0, variance=1.0) -> Selector:
     Raises:
         ValueError: for a negative noise, or a variance that is not positive.
     """
+    checks.require_finite(process_noise=process_noise, mean=mean, variance=variance)
     checks.require(
         (jnp.asarray(process_noise) >= 0) & (jnp.asarray(variance) > 0),
         "process_noise must not be negative, variance must be positive",

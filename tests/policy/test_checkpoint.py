@@ -125,8 +125,6 @@ def test_tokenizer_reads_stop_tokens_and_renders_its_template(folder):
         ("{{ messages.append(1) }}", "unsafe|not safely callable"),
         ("{% if %}", "chat template"),
         ("{{ cycler.__init__.__globals__.os.environ }}", "unsafe|undefined"),
-        ("{{ ''.__class__ }}", "unsafe"),
-        ("{{ '{0.__class__}'.format(1) }}", "unsafe"),
         ("{% include '/etc/passwd' %}", "chat template"),
         ("{% for i in range(10 ** 9) %}{% endfor %}", "Range too big"),
         ("{{ 1 / 0 }}", "division by zero"),
@@ -153,3 +151,10 @@ def test_tokenizer_errors_are_named(folder):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
         load_tokenizer(folder)
+
+
+def test_a_template_that_looks_for_more_finds_nothing(folder):
+    (folder / "chat_template.jinja").write_text(
+        "[{{ ''.__class__ }}{{ '{0.__class__}'.format(1) }}]"
+    )
+    assert load_tokenizer(folder).chat([{"role": "user", "content": "x"}]) == "[]"
