@@ -109,6 +109,20 @@ def markdown(every: dict[str, dict], order: list[str], average: dict[str, float]
     return "\n".join([*lines, f"| {ORACLE} | | " + " | ".join(ends) + " |"]) + "\n"
 
 
+def short(found: dict) -> dict:
+    """What is worth keeping of a comparison: means of some measures, and the differences."""
+    kept = (MEASURE, "effective_ratio", "coverage", "brier", "accuracy")
+    means = {
+        name: {m: mean(found, name, m) and round(mean(found, name, m), 4) for m in kept}
+        for name in found["selectors"]
+    }
+    differences = {
+        name: {part: round(value, 6) for part, value in difference.items()}
+        for name, difference in found["differences"][MEASURE].items()
+    }
+    return {"means": means, "differences": differences}
+
+
 def draw(path: Path, every: dict[str, dict], order: list[str]) -> None:
     """A heat map of the share of the gap between uniform and the oracle that is closed."""
     import matplotlib
@@ -144,7 +158,13 @@ def main(arguments: Arguments) -> None:
     console.print(text, highlight=False, soft_wrap=True)
     (arguments.out / "students.md").write_text(text)
     draw(arguments.out / "students.png", every, order)
-    record = {"ranks": places, "mean_rank": average}
+    record = {
+        "setting": next(iter(every.values()))["setting"] | {"seeds": arguments.seeds},
+        "reference": arguments.reference,
+        "mean_rank": average,
+        "ranks": places,
+        "students": {name: short(found) for name, found in every.items()},
+    }
     (arguments.out / "ranks.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
