@@ -28,9 +28,8 @@ from dpsjax.lab.simulate import Setting
 
 MEASURE = "ability_held_out"
 FIELD = (
-    "uniform-epochs dps dps-cool dps-proportional dps-7 dps-binomial mopps beta-mean beta-cool "
-    "mapp mapp-top insight kgps arcus cures lilo gcs variance-ema history-resampling "
-    "dynamic-sampling greso knapsack vip"
+    "dps dps-binomial dps-cool dps-proportional mopps beta-cool mapp-top insight arcus greso "
+    "history-resampling dynamic-sampling uniform-epochs"
 )
 
 
@@ -88,7 +87,7 @@ def ranks(found: dict) -> dict[str, int]:
 
 def cell(difference: dict) -> str:
     """A difference in hundredths, bold if significant after the correction."""
-    text = f"{100 * difference['mean']:+.1f}"
+    text = f"{100 * difference['mean']:+.2f}"
     return f"**{text}**" if difference["p_corrected"] < SIGNIFICANT else text
 
 
