@@ -15,8 +15,9 @@ One step, for every prompt (``decay`` is the paper's lambda, ``alpha0`` the prio
 
 Two facts make it fast without changing a number. Counts only move towards ``alpha0`` while a
 prompt is unseen, so ``alpha = alpha0 + decay**age * excess`` in closed form, and ``excess`` is
-written for the observed rows alone. And the prior follows from the posterior, so it is not stored:
-a prompt costs ``K + K*K`` floats and one integer.
+written for the observed rows alone. And the posterior of an unseen prompt is its prior, which is
+kept beside it: a step makes one prediction a prompt, and a selection only reads what it ranks.
+A prompt costs ``2 K + K*K`` floats and one integer.
 
 The belief is a structure of arrays: one lane ``[N]`` for each state and each pair of states. Every
 operation is a full-width vector operation, a few prompts are gathered and scattered lane by lane
@@ -56,6 +57,7 @@ class Belief(NamedTuple):
     """What is believed of N prompts. Donate it to a jitted update: it is updated in place."""
 
     posterior: tuple[Float[Array, "N"], ...]  # lane i: P(state i) after the last finished step
+    prior: tuple[Float[Array, "N"], ...]  # lane i: P(state i) in the step to come
     # Lane [i][j]: counts of moves from j to i above the prior's, when the prompt was last seen.
     excess: tuple[tuple[Float[Array, "N"], ...], ...]
     last: Int[Array, "N"]  # step at which the prompt was last seen
@@ -156,7 +158,7 @@ def init(params: Params, num_prompts: int, counts_dtype=None) -> Belief:
         params: K states.
         num_prompts: N, at least 1.
         counts_dtype: float type that the counts are kept in, the parameters' own if not given.
-            ``bfloat16`` saves 18 of 52 bytes a prompt; sums are still made in the parameters'
+            ``bfloat16`` saves 18 of 64 bytes a prompt; sums are still made in the parameters'
             type, and a count is rounded only when its prompt is seen.
 
     Returns:
@@ -170,6 +172,7 @@ def init(params: Params, num_prompts: int, counts_dtype=None) -> Belief:
     states, zero = range(params.pi.shape[0]), jnp.zeros(num_prompts, params.pi.dtype)
     return Belief(
         posterior=tuple(zero + params.pi[i] for i in states),
+        prior=tuple(zero + params.pi[i] for i in states),
         excess=tuple(tuple(jnp.zeros_like(zero, counts_dtype) for _ in states) for _ in states),
         last=jnp.zeros(num_prompts, jnp.int32),
         step=jnp.zeros((), jnp.int32),
@@ -206,51 +209,43 @@ def _predict(params, posterior, excess, age):
     return [_total(alpha[i][j] * share[j] for j in states) for i in states]
 
 
-def _advance(params, belief):
-    """Lanes of the next prior; before the first step it is the belief that one starts from."""
-    ahead = _predict(params, belief.posterior, belief.excess, belief.step - belief.last)
-    return [
-        jnp.where(belief.step == 0, now, after)
-        for now, after in zip(belief.posterior, ahead, strict=True)
-    ]
-
-
 def _advance_in_blocks(params, belief, block):
-    """What :func:`_advance` returns, a block at a time, written over ``belief.posterior``.
+    """What :func:`_advance` returns, a block at a time, written over ``belief.prior``.
 
     XLA's CPU compiler makes a loop of its own for each lane and for what they share, so over the
     whole pool every loop reads the counts from memory again. Within a block they stay in cache.
     """
+    size = belief.last.shape[0]
 
-    def advance(start, length, lanes):
+    def advance(i, lanes):
+        start = jnp.minimum(i * block, size - block)  # the last block begins earlier: it repeats
+
         def part(lane):
-            return jax.lax.dynamic_slice(lane, (start,), (length,))
+            return jax.lax.dynamic_slice(lane, (start,), (block,))
 
-        excess = jax.tree.map(part, belief.excess)
-        here = Belief(tuple(map(part, lanes)), excess, part(belief.last), belief.step)
-        ahead = _advance(params, here)
+        now, excess, last = jax.tree.map(part, (belief.posterior, belief.excess, belief.last))
+        ahead = _predict(params, now, excess, belief.step - last)
         return tuple(
-            jax.lax.dynamic_update_slice(lane, now, (start,))
-            for lane, now in zip(lanes, ahead, strict=True)
+            jax.lax.dynamic_update_slice(lane, value, (start,))
+            for lane, value in zip(lanes, ahead, strict=True)
         )
 
-    size = belief.last.shape[0]
-    blocks = size // block
-    lanes = jax.lax.fori_loop(
-        0, blocks, lambda i, lanes: advance(i * block, block, lanes), belief.posterior
-    )
-    return advance(blocks * block, size % block, lanes) if size % block else lanes
+    return jax.lax.fori_loop(0, -(-size // block), advance, belief.prior)
 
 
-def _advance_in_place(params, belief):
-    """As :func:`_advance`; other compilers make one loop of it, and need no blocks."""
+def _advance(params, belief):
+    """Lanes of the prior of the step to come."""
+
+    def whole(params, belief):
+        return tuple(_predict(params, belief.posterior, belief.excess, belief.step - belief.last))
+
     if belief.last.shape[0] < 2 * BLOCK:
-        return tuple(_advance(params, belief))
+        return whole(params, belief)
     return jax.lax.platform_dependent(
         params,
         belief,
         cpu=lambda params, belief: _advance_in_blocks(params, belief, BLOCK),
-        default=lambda params, belief: tuple(_advance(params, belief)),
+        default=whole,  # other compilers make one loop of it
     )
 
 
@@ -276,7 +271,8 @@ def prior(params: Params, belief: Belief) -> Float[Array, "K N"]:
     Returns:
         [K, N], columns sum to 1 up to rounding. Before the first step it is ``params.pi``.
     """
-    return jnp.stack(_advance(params, belief))
+    del params
+    return jnp.stack(belief.prior)
 
 
 def posterior(params: Params, belief: Belief) -> Float[Array, "K N"]:
@@ -354,26 +350,34 @@ def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -
 
     states = range(num_states)
     source, target = rows.gather_index(index), rows.scatter_index(index, num_prompts)
-    one_hot = [(state == i).astype(params.pi.dtype) for i in states]
+    one_hot = tuple((state == i).astype(params.pi.dtype) for i in states)
     now, seen = jax.tree.map(lambda lane: lane[source], (belief.posterior, belief.excess))
     age = belief.step - belief.last[source]
     counts = _transition_counts(params, now, seen, age, one_hot)
     kept = params.decay * _retained(params.decay, age)
 
-    def write(lane, values):
-        return lane.at[target].set(values.astype(lane.dtype), mode="drop")
-
     def renewed(i, j):
         return kept * seen[i][j].astype(kept.dtype) + counts[i][j]
 
-    excess = tuple(tuple(write(belief.excess[i][j], renewed(i, j)) for j in states) for i in states)
+    def write(lane, values):
+        return lane.at[target].set(values.astype(lane.dtype), mode="drop")
+
     # Every write depends on the reads above, so that a donated belief is rewritten in place;
     # otherwise the compiler copies the lane. Counts are never negative: the choice is formal.
-    last = write(belief.last, jnp.where(counts[0][0] >= 0, belief.step + 1, belief.step))
-    ahead = _advance_in_place(params, Belief(belief.posterior, excess, last, belief.step))
-    return Belief(
-        posterior=tuple(write(lane, seen) for lane, seen in zip(ahead, one_hot, strict=True)),
-        excess=excess,
-        last=last,
+    read = counts[0][0] >= 0
+    # The posterior of a prompt that was not seen is its prior. The choice is formal here too: it
+    # has the compiler write over the old posterior, and not copy the prior to a place of its own.
+    begun = belief.step + jnp.all(read).astype(jnp.int32) > 0
+    unseen = [
+        jnp.where(begun, now, old) for now, old in zip(belief.prior, belief.posterior, strict=True)
+    ]
+    after = Belief(
+        posterior=tuple(write(lane, seen) for lane, seen in zip(unseen, one_hot, strict=True)),
+        prior=belief.prior,
+        excess=tuple(
+            tuple(write(belief.excess[i][j], renewed(i, j)) for j in states) for i in states
+        ),
+        last=write(belief.last, jnp.where(read, belief.step + 1, belief.step)),
         step=belief.step + 1,
     )
+    return after._replace(prior=_advance(params, after))
