@@ -136,7 +136,9 @@ def params(num_states: int = 3, decay=0.5, prior_alpha=1.0, prior_pi=None) -> Pa
         (decay >= 0) & (decay <= 1), "decay must lie in [0, 1], got {decay}", decay=decay
     )
     checks.require(
-        jnp.isfinite(alpha) & (alpha >= 0), "prior_alpha must be finite and not negative"
+        jnp.isfinite(alpha) & (alpha >= 0),
+        "prior_alpha must be finite and not negative, got {alpha}",
+        alpha=alpha,
     )
     checks.require(
         alpha.sum(0) > 0,

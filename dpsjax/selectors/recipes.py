@@ -61,7 +61,7 @@ def dps(
     Returns:
         the selector.
     """
-    checks.require_finite(decay=decay, prior_alpha=prior_alpha)
+    checks.require_finite(decay=decay)
     return chain(
         *([] if candidates is None else [candidate_pool(candidates)]),
         track_hmm(decay, prior_alpha, prior_pi, num_states, counts_dtype),

@@ -36,7 +36,7 @@ def track_hmm(
     Raises:
         ValueError: as :func:`dpsjax.hmm.params` does.
     """
-    checks.require_finite(decay=decay, prior_alpha=prior_alpha)
+    checks.require_finite(decay=decay)
     params = hmm.params(num_states, decay, prior_alpha, prior_pi)
 
     def propose(key, proposal: Proposal, belief: hmm.Belief):

@@ -46,13 +46,14 @@ def factories():
 
 
 CASES = list(factories())
+NAMES = [f"{name}-{argument}" for name, argument, *_ in CASES]
 
 
 def test_the_table_is_not_empty():
     assert len(CASES) > 90 and len({name for name, *_ in CASES}) > 40
 
 
-@pytest.mark.parametrize(("name", "argument", "kind", "needed"), CASES, ids=str)
+@pytest.mark.parametrize(("name", "argument", "kind", "needed"), CASES, ids=NAMES)
 def test_a_setting_that_is_no_such_number_is_refused_by_name(name, argument, kind, needed):
     make = getattr(selectors, name)
     bad = [-1] if kind is int else [float("nan"), float("inf"), -float("inf")]
