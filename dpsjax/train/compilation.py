@@ -1,5 +1,7 @@
-"""A persistent compilation cache by default: the second run of the same settings starts at once."""
+"""Compilation: fast and small on a CPU, and kept on disk, so that a second run starts at once."""
 
+import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -7,7 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_LONG = 0.3  # seconds of a compilation that leaves memory worth returning
 _VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
 
@@ -38,6 +43,46 @@ def use_compilation_cache(environment: Mapping[str, str] = os.environ) -> None:
     """
     if _VARIABLE not in environment:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder(environment)))
+
+
+def compiler_options(mesh: Mesh) -> dict[str, int | bool] | None:
+    """What XLA is told about a program of a run.
+
+    On a CPU LLVM optimizes at its level 1 instead of 3, and elementwise kernels come from XLA's
+    older emitter, which holds one compiler context instead of one for each kernel. Compilation
+    takes a third less time and, for the update of a small model, 250 MB less memory; programs are
+    as fast within 3 %, for most of their time is in matrix kernels that nobody compiles. Other
+    compilers have their defaults.
+
+    Args:
+        mesh: the devices.
+
+    Returns:
+        ``compiler_options`` of ``jax.jit``.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    if not on_cpu:
+        return None
+    return {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+
+
+@functools.cache  # one listener, however many runs a process makes
+def return_freed_memory() -> None:
+    """Give the memory that a compiler freed back to the system, after each long compilation.
+
+    The compiler's threads allocate from arenas that glibc keeps once they are free: hundreds of
+    megabytes, on top of which the next compilation takes its own. Nothing happens with another
+    C library.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim = ctypes.CDLL(None).malloc_trim
+
+    def listen(event: str, duration_secs: float, **_: object) -> None:
+        if event == _COMPILED and duration_secs > _LONG:
+            trim(0)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
 
 
 def _kind_of_host() -> str:

@@ -16,6 +16,7 @@ from dpsjax.grpo.batch import RolloutBatch
 from dpsjax.grpo.mesh import batch_sharding, replicated
 from dpsjax.grpo.update import UpdateFunction, UpdateMetrics
 from dpsjax.selectors import Buffer, Selector, init_buffer, push, take
+from dpsjax.train.compilation import compiler_options
 from dpsjax.train.stages import Draw, Groups, RoundReport, learn_from_round
 from dpsjax.train.state import TrainState
 from dpsjax.types import PyTree
@@ -174,7 +175,9 @@ def make_collect(
         return state._replace(pending=pending), report._replace(waiting=pending.size)
 
     whole: Any = replicated(mesh)
-    return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, whole))
+    places = (state_shardings, whole)
+    options = compiler_options(mesh)
+    return jax.jit(run, donate_argnums=0, out_shardings=places, compiler_options=options)
 
 
 def make_waiting_update(
@@ -209,7 +212,9 @@ def make_waiting_update(
 
     whole: Any = replicated(mesh)
     split: Any = batch_sharding(mesh)
-    return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, whole, split))
+    places = (state_shardings, whole, split)
+    options = compiler_options(mesh)
+    return jax.jit(run, donate_argnums=0, out_shardings=places, compiler_options=options)
 
 
 def _padded(batch: RolloutBatch, valid: jax.Array, rows: int) -> RolloutBatch:

@@ -28,6 +28,7 @@ from dpsjax.tasks.countdown import base_path
 from dpsjax.tasks.workers import ScoringWorkers
 from dpsjax.train import refill, stages
 from dpsjax.train.adapters import make_adapter_update, make_adapters, make_merge
+from dpsjax.train.compilation import compiler_options, return_freed_memory
 from dpsjax.train.config import MeshConfig, ModelConfig, TrainConfig
 from dpsjax.train.evaluate import Accuracy, make_evaluate, uniform_slice
 from dpsjax.train.language import for_language_model, is_checkpoint_folder
@@ -91,8 +92,10 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         ValueError: settings that do not fit each other, the task, the weights or the devices.
         FileNotFoundError: there are no weights at ``config.model.init``.
     """
+    return_freed_memory()
     weights = weights_path(config.model.init)
     key, mesh = jax.random.key(config.seed), make_mesh(config.mesh)
+    options = compiler_options(mesh)
     batch_rows = _round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
     _check_division(config.grpo, batch_rows)
     task = config.task.build()
@@ -141,7 +144,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             visits=by_prompt[1],
             pending=refill.buffer_shardings(shapes.pending, mesh) if shapes.pending else (),
         )
-        state = jax.jit(start, out_shardings=placement)(params)
+        state = jax.jit(start, out_shardings=placement, compiler_options=options)(params)
     group = config.grpo.rollouts_per_prompt
     sampling = config.rollout.sampling(task.response_tokens, task.tokenizer)
     update = _policy_update(config, graph, optimizer)
@@ -165,7 +168,9 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             keep=config.rollout.keep,
         ),
         predict=jax.jit(
-            functools.partial(stages.predict, selector), out_shardings=meshes.replicated(mesh)
+            functools.partial(stages.predict, selector),
+            out_shardings=meshes.replicated(mesh),
+            compiler_options=options,
         ),
         evaluate=_evaluation(
             config, task, policy, mesh, batch_rows, jax.random.fold_in(key, _EVALUATION), merge
@@ -240,7 +245,9 @@ def _load_policy(
         def build(key: Key) -> PyTree:
             return nnx.split(Policy(policy, compute, rngs=nnx.Rngs(params=key)))[1]
 
-        return policy, graph, jax.jit(build, out_shardings=shardings(shapes, mesh))(key)
+        places = shardings(shapes, mesh)
+        made = jax.jit(build, out_shardings=places, compiler_options=compiler_options(mesh))(key)
+        return policy, graph, made
     folder = weights.is_dir()
     policy, params = (load_checkpoint if folder else load_weights)(weights, mesh=mesh)
     # The embedding of a checkpoint is often larger than its vocabulary, for even shards.

@@ -25,6 +25,7 @@ from dpsjax.grpo.mesh import batch_sharding, replicated
 from dpsjax.grpo.update import LogProbFunction, UpdateFunction, UpdateMetrics
 from dpsjax.policy import Rollouts, Sampling, generate, token_log_probs
 from dpsjax.selectors import BetaBelief, Proposal, Selector, StateBelief, partial_states
+from dpsjax.train.compilation import compiler_options
 from dpsjax.train.prompts import Prompts, gather
 from dpsjax.train.state import TrainState
 from dpsjax.types import Array, Float, Key, PyTree
@@ -197,7 +198,9 @@ def make_select(
     split: Any = batch_sharding(mesh)  # Any: a sharding stands where the array will be
     whole: Any = replicated(mesh)
     draw = Draw(split, split, split, split, whole, whole)
-    return jax.jit(run, donate_argnums=0, out_shardings=(draw, selector_shardings))
+    places = (draw, selector_shardings)
+    options = compiler_options(mesh)
+    return jax.jit(run, donate_argnums=0, out_shardings=places, compiler_options=options)
 
 
 def make_generate(graph: nnx.GraphDef, sampling: Sampling, group: int, mesh: Mesh) -> Callable:
@@ -218,7 +221,8 @@ def make_generate(graph: nnx.GraphDef, sampling: Sampling, group: int, mesh: Mes
 
     split: Any = batch_sharding(mesh)
     whole: Any = replicated(mesh)
-    return jax.jit(run, out_shardings=Rollouts(split, split, split, whole))
+    places = Rollouts(split, split, split, whole)
+    return jax.jit(run, out_shardings=places, compiler_options=compiler_options(mesh))
 
 
 def log_prob_function(graph: nnx.GraphDef, temperature: float) -> LogProbFunction:
@@ -346,7 +350,9 @@ def make_update(
 
     whole: Any = replicated(mesh)
     split: Any = batch_sharding(mesh)
-    return jax.jit(run, donate_argnums=0, out_shardings=(state_shardings, whole, whole, split))
+    places = (state_shardings, whole, whole, split)
+    options = compiler_options(mesh)
+    return jax.jit(run, donate_argnums=0, out_shardings=places, compiler_options=options)
 
 
 def _believed_advantages(
