@@ -25,10 +25,12 @@ class Accuracy(NamedTuple):
     Attributes:
         mean: over all problems.
         by_source: over those of each source.
+        unscored: responses on which the verifier gave no verdict; they count as wrong.
     """
 
     mean: float
     by_source: dict[str, float]
+    unscored: int = 0
 
 
 def uniform_slice(problems: Sequence[Problem], size: int) -> tuple[Problem, ...]:
@@ -78,13 +80,15 @@ def make_evaluate(
     whole = jax.jit(lambda values: values, out_shardings=replicated(mesh))
 
     def evaluate(params: PyTree) -> Accuracy:
-        correct = []
+        correct, valid = [], []
         for number, (ids, prompt, mask) in enumerate(chunks):
             rollouts = generate(params, jax.random.fold_in(key, number), prompt, mask)
             groups, _ = score_rollouts(task, problems, ids, rollouts)
             correct.append(np.asarray(whole(groups.correct)))
+            valid.append(np.asarray(whole(groups.valid)))
         rates = np.concatenate(correct)[: len(problems)].mean(axis=1)
-        return _summarize(problems, rates)
+        unscored = int((~np.concatenate(valid)[: len(problems)]).sum())
+        return _summarize(problems, rates)._replace(unscored=unscored)
 
     return evaluate
 

@@ -118,11 +118,13 @@ def add_held_out(record: Record, accuracy: Accuracy, name: str = "held_out") -> 
 
     Args:
         record: changed in place.
-        accuracy: over the held-out slice.
+        accuracy: over the held-out slice; responses without a verdict count as wrong, and are
+            counted.
         name: ``"held_out"`` (after the step) or ``"held_out_before"`` (before the first).
     """
     record[f"{name}_accuracy"] = accuracy.mean
     record[f"{name}_by_source"] = accuracy.by_source
+    record[f"{name}_unscored"] = accuracy.unscored
 
 
 def add_faults(record: Record, group: int, batch_size: int, errors: Sequence[str]) -> None:

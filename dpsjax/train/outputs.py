@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def manifest(run: Run, command: str) -> dict[str, Any]:
 
     Args:
         run: of :func:`dpsjax.train.setup.prepare`.
-        command: what was typed.
+        command: what was typed; credentials in it are left out (:func:`redacted`).
 
     Returns:
         a JSON-serialisable dictionary.
@@ -79,7 +80,7 @@ def manifest(run: Run, command: str) -> dict[str, Any]:
     device = run.mesh.devices.flat[0]
     return {
         "config": to_dict(run.config),
-        "command": command,
+        "command": redacted(command),
         "data_fingerprint": run.task.fingerprint(),
         "policy": run.policy.to_dict(),
         "policy_parameters": run.policy.num_params(),
@@ -94,6 +95,16 @@ def manifest(run: Run, command: str) -> dict[str, Any]:
         "xla_flags": xla_flags(os.environ.get("XLA_FLAGS", "")),
         "git_commit": git_commit(Path(__file__).parent),
     }
+
+
+def redacted(command: str) -> str:
+    """The command without credentials: of addresses, and tokens of the Hugging Face Hub.
+
+    >>> redacted("dpsjax train --model https://user:secret@host/x --out hf_abcdefghij0123456789")
+    'dpsjax train --model https://***@host/x --out hf_***'
+    """
+    command = re.sub(r"(\w://)[^/\s'\"]*@", r"\1***@", command)
+    return re.sub(r"\bhf_[A-Za-z0-9]{20,}", "hf_***", command)
 
 
 def versions() -> dict[str, str]:

@@ -20,12 +20,14 @@ from dpsjax.tasks.workers import ScoringWorkers
 from dpsjax.train import checkpoint, outputs, reproducer
 from dpsjax.train.checkpoint import Saver, last_good
 from dpsjax.train.config import CheckpointConfig
+from dpsjax.train.evaluate import make_evaluate, uniform_slice
 from dpsjax.train.faults import NonFiniteError, Notices
 from dpsjax.train.loop import train_step
-from dpsjax.train.metrics import read_records
+from dpsjax.train.metrics import add_held_out, read_records
 from dpsjax.train.position import Position
 from dpsjax.train.run import Started, finish
 from dpsjax.train.scoring import score_safely
+from dpsjax.train.selectors import HistoryResampling
 from dpsjax.train.state import digest
 from tests.train import tiny
 
@@ -305,3 +307,32 @@ def test_a_disk_that_is_really_full(prepared, small_disk):
 
 def test_scoring_nothing_is_no_fault(prepared):
     assert score_safely(prepared[0].task, [], []) == ([], [])
+
+
+def test_a_pool_that_is_all_solved_comes_back():
+    """Every prompt leaves for good once it is solved: when none is left, all return."""
+    run, state = tiny.easy_run(tiny.config(selector=HistoryResampling(exclude="forever")))
+    right = [Score(1.0, True, "")]
+    run, state = scored_by((run, state), lambda problems, responses: right * len(responses))
+    after, records = tiny.steps(run, state, count=10)  # the pool is through after 8
+    assert [record["coverage"] for record in records] == [4, 8, 12, 16, 20, 24, 28, 32, 32, 32]
+    assert all(record["short_batch"] == 0 for record in records)
+    assert all(record["skipped_empty"] == 1 for record in records)
+    assert digest(after.params) == digest(state.params)
+
+
+def test_held_out_responses_without_a_verdict_are_counted(prepared):
+    run, state = prepared
+    assert run.evaluate(state.params).unscored == 0
+    held_out = uniform_slice(run.task.test, run.config.evaluation.problems)
+
+    def lost(problems, responses):
+        scores = tiny.easy_score(problems, responses)
+        bad = Score(float("nan"), True, "")
+        return [bad if p is held_out[0] else s for p, s in zip(problems, scores, strict=True)]
+
+    task = dataclasses.replace(run.task, score=lost)
+    evaluate = make_evaluate(task, held_out, run.generate, 4, run.mesh, state.key)
+    record = {}
+    add_held_out(record, evaluate(state.params))
+    assert record["held_out_unscored"] == tiny.GROUP  # all of one problem's
