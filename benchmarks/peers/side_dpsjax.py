@@ -114,7 +114,7 @@ def main() -> None:
         clock.stop()
         seconds = record["seconds"]
         clock.steps[-1] |= {"generate": seconds["generate"], "update": seconds["update"]}
-        assert done.groups.rollouts.mask.all(), "a response ended early"
+        assert done.batch.mask.all(), "a response ended early"
     parameters = run.policy.num_params()
     w.report(clock, side="dpsjax", version=f"jax {jax.__version__}", parameters=parameters)
 
