@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import Mesh
 
 from dpsjax.grpo.mesh import make_mesh
-from dpsjax.train.compilation import compiler_options, return_freed_memory
+from dpsjax.train.compilation import _is_known, compiler_options, return_freed_memory
 
 
 def resident_mb() -> float:
@@ -27,6 +27,11 @@ def test_the_compiler_of_a_cpu_knows_the_options():
     assert options is not None
     double = jax.jit(lambda x: x + x, compiler_options=options)
     assert double(jnp.ones(3)).tolist() == [2.0, 2.0, 2.0]
+
+
+def test_an_option_that_the_compiler_does_not_know_is_left_out():
+    assert _is_known("xla_backend_optimization_level", 1)
+    assert not _is_known("xla_option_of_another_time", 1)
 
 
 def test_other_compilers_keep_their_defaults():
