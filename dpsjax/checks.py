@@ -64,6 +64,26 @@ def integer_vector(name: str, value, length: int | None = None) -> Array:
     return jnp.asarray(array, dtype=jnp.int32)
 
 
+def require_range(low: float, high: float, **values) -> None:
+    """Demand that all numbers of arrays lie in a range.
+
+    Args:
+        low: smallest.
+        high: largest; infinite for any finite number.
+        **values: by name, concrete or traced.
+
+    Raises:
+        ValueError: one holds NaN, infinity or a number outside. Traced, it is a ``checkify`` error.
+    """
+    for name, value in values.items():
+        value = jnp.asarray(value)
+        require(
+            jnp.isfinite(value) & (value >= low) & (value <= high),
+            f"{name} must be finite and lie in [{low}, {high}], got {{{name}}}",
+            **{name: value},
+        )
+
+
 def require_finite(**values) -> None:
     """Demand that settings are finite numbers.
 

@@ -6,11 +6,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.selectors.combinators import quotas
 from dpsjax.types import Array, Bool, Float, Int
 
 
 def _bounds(size: int, budget: int, lowest: int, highest: int) -> None:
+    checks.require_counts(budget=budget, highest=highest)
+    checks.require_finite(lowest=lowest)
     if not 0 <= lowest <= highest or not size * lowest <= budget <= size * highest:
         raise ValueError(
             f"budget={budget} must lie in {size * lowest}..{size * highest}: {size} prompts with "
@@ -22,7 +25,17 @@ def knapsack_value(rate: Float[Array, "B"], highest: int) -> Float[Array, "B H"]
     """Worth of 0..highest rollouts: ``(1 - p^n - (1-p)^n) p (1-p)^2``.
 
     Knapsack RL (arXiv 2509.25849): the chance of a non-zero gradient times a prompt's gain.
+
+    Args:
+        rate: believed pass rates in [0, 1].
+        highest: H - 1, most rollouts of a prompt.
+
+    Raises:
+        TypeError: ``highest`` is no integer.
+        ValueError: a rate is outside [0, 1], or ``highest`` below 1.
     """
+    checks.require_range(0.0, 1.0, rate=rate)
+    checks.require_counts(highest=highest)
     number = jnp.arange(highest + 1, dtype=jnp.int32).astype(rate.dtype)[None, :]
     p = rate[:, None]
     agree = p**number + (1 - p) ** number
@@ -42,9 +55,10 @@ def knapsack(value: Float[Array, "B H"], budget: int, lowest: int = 0) -> Int[Ar
         int32[B] that sums to ``budget``.
 
     Raises:
-        ValueError: if the bounds do not allow the budget.
+        ValueError: if the bounds do not allow the budget, or a value is not finite.
     """
     size, highest = value.shape[0], value.shape[1] - 1
+    checks.require_range(-jnp.inf, jnp.inf, value=value)
     _bounds(size, budget, lowest, highest)
     worst = jnp.asarray(-jnp.inf, value.dtype)
     options = jnp.arange(lowest, highest + 1, dtype=jnp.int32)
@@ -122,8 +136,10 @@ def vip_allocate(
         int32[B] that sums to ``budget``.
 
     Raises:
-        ValueError: if the bounds do not allow the budget, or the variance is not convex there.
+        ValueError: if the bounds do not allow the budget, the variance is not convex there, or a
+            rate is outside [0, 1].
     """
+    checks.require_range(0.0, 1.0, rate=rate)
     if estimator not in ("rloo", "dr_grpo"):
         raise ValueError(f"estimator={estimator!r}: use 'rloo' or 'dr_grpo'")
     least = 2 if estimator == "rloo" else 3
@@ -155,8 +171,11 @@ def allocate_proportional(
         int32[B] that sums to ``budget``.
 
     Raises:
-        ValueError: if the budget does not give every prompt the lowest number.
+        ValueError: if the budget does not give every prompt the lowest number, or the weights are
+            negative, not finite or all 0.
     """
+    checks.require_range(0.0, jnp.inf, weight=weight)
+    checks.require(weight.sum() > 0, "weight must not be 0 everywhere, got {weight}", weight=weight)
     _bounds(weight.shape[0], budget, lowest, budget)
     return lowest + quotas(weight, budget - lowest * weight.shape[0])
 
@@ -175,13 +194,16 @@ def max_variance_subset(rewards: Float[Array, "B G"], count: int) -> Bool[Array,
         bool[B, G] with m True a row; equal rewards by position.
 
     Raises:
-        ValueError: if ``count`` is not in 1..G.
+        TypeError: ``count`` is no integer.
+        ValueError: if ``count`` is not in 1..G, or a reward is not finite.
 
     >>> rewards = jnp.array([[0, 1, 1, 1, 0, 1]], jnp.float32)
     >>> max_variance_subset(rewards, 4)[0].tolist()
     [True, False, False, True, True, True]
     """
     size = rewards.shape[1]
+    checks.require_counts(count=count)
+    checks.require_range(-jnp.inf, jnp.inf, rewards=rewards)
     if not 1 <= count <= size:
         raise ValueError(f"count must lie in 1..{size}, got {count}")
     order = jnp.argsort(rewards, axis=1, stable=True).astype(jnp.int32)

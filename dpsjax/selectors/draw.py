@@ -10,6 +10,7 @@ among equals.
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.selectors.noise import hash_bits, hash_words
 from dpsjax.selectors.protocol import Batch, Proposal
 from dpsjax.types import Array, Int, Key, Shaped
@@ -92,10 +93,10 @@ def draw(key: Key, proposal: Proposal, batch_size: int) -> Batch:
         the batch, best first, padded with -1 if fewer than B rows are eligible.
 
     Raises:
+        TypeError: if ``batch_size`` is no integer.
         ValueError: if ``batch_size`` is not positive.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    checks.require_counts(batch_size=batch_size)
     score = proposal.score
     lowest = jnp.asarray(jnp.finfo(score.dtype).min, score.dtype)
     rank = jnp.maximum(jnp.where(jnp.isnan(score), lowest, score), lowest)

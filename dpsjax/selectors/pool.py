@@ -27,6 +27,7 @@ def reserve(selector: Selector, num_prompts: int, capacity: int) -> ChainState:
     Raises:
         ValueError: if the capacity is smaller than the number of prompts.
     """
+    checks.require_counts(num_prompts=num_prompts, capacity=capacity)
     if not 1 <= num_prompts <= capacity:
         raise ValueError(f"num_prompts={num_prompts} must lie in 1..capacity={capacity}")
     state = selector.init(capacity)

@@ -37,8 +37,7 @@ def init_buffer(group: PyTree, capacity: int) -> Buffer:
     Raises:
         ValueError: if ``capacity`` is not positive.
     """
-    if capacity < 1:
-        raise ValueError(f"capacity must be at least 1, got {capacity}")
+    checks.require_counts(capacity=capacity)
     zero = jnp.zeros((), jnp.int32)
     groups = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), group)
     return Buffer(groups, zero, zero)
@@ -97,6 +96,7 @@ def take(buffer: Buffer, batch_size: int) -> tuple[PyTree, Bool[Array, "B"], Buf
         ValueError: if ``batch_size`` is not in 1..capacity.
     """
     capacity = _capacity(buffer)
+    checks.require_counts(batch_size=batch_size)
     if not 1 <= batch_size <= capacity:
         raise ValueError(f"batch_size must lie in 1..{capacity}, got {batch_size}")
     count = jnp.minimum(buffer.size, batch_size)
@@ -142,7 +142,12 @@ def fill(
 
     Returns:
         ``(groups, valid, rounds, state, buffer)``.
+
+    Raises:
+        TypeError: ``batch_size`` or ``max_rounds`` is no integer.
+        ValueError: one of them is below 1.
     """
+    checks.require_counts(batch_size=batch_size, max_rounds=max_rounds)
 
     def unfinished(carry):
         rounds, _, held = carry

@@ -8,14 +8,23 @@ from dpsjax.selectors.protocol import Proposal, Selector, stateless
 from dpsjax.selectors.trackers import StateBelief
 
 
+def _two_or_more(num_states: int) -> None:
+    if num_states < 2:
+        raise ValueError(f"num_states={num_states} must be at least 2")
+
+
 def partial_states(num_states: int) -> tuple[float, ...]:
     """Target weights that count every state between the lowest and the highest.
 
     With 2 states, state 1 is the partial one.
 
+    Raises:
+        ValueError: fewer than 2 states.
+
     >>> partial_states(3)
     (0.0, 1.0, 0.0)
     """
+    _two_or_more(num_states)
     if num_states == 2:
         return (0.0, 1.0)
     return tuple(float(0 < state < num_states - 1) for state in range(num_states))
@@ -24,9 +33,13 @@ def partial_states(num_states: int) -> tuple[float, ...]:
 def middle_state(num_states: int) -> tuple[float, ...]:
     """Target weights that count the middle state alone.
 
+    Raises:
+        ValueError: fewer than 2 states.
+
     >>> middle_state(5)
     (0.0, 0.0, 1.0, 0.0, 0.0)
     """
+    _two_or_more(num_states)
     middle = 1 if num_states == 2 else num_states // 2
     return tuple(float(state == middle) for state in range(num_states))
 

@@ -7,6 +7,7 @@ determinantal subset, and a Gaussian preference for a pass rate.
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.types import Array, Float, Int, Key
 
 
@@ -25,7 +26,15 @@ def pagerank(
 
     Returns:
         weights that sum to 1.
+
+    Raises:
+        TypeError: ``iterations`` is no integer.
+        ValueError: a similarity is negative or not finite, the damping outside [0, 1], or there are
+            no iterations.
     """
+    checks.require_range(0.0, jnp.inf, similarity=similarity)
+    checks.require_range(0.0, 1.0, damping=damping)
+    checks.require_counts(iterations=iterations)
     size = similarity.shape[0]
     links = similarity * (1 - jnp.eye(size, dtype=similarity.dtype))
     degree = links.sum(axis=0, keepdims=True)
@@ -56,13 +65,17 @@ def weighted_dpp_greedy(
         int32[m] rows in the order taken; -1 once no row is left that adds volume.
 
     Raises:
-        ValueError: if ``count`` is not in 1..N.
+        TypeError: ``count`` is no integer.
+        ValueError: if ``count`` is not in 1..N, or the kernel or a weight cannot be.
 
     >>> kernel = jnp.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]], jnp.float32)
     >>> weighted_dpp_greedy(kernel, jnp.array([1, 2, 1], jnp.float32), 2).tolist()
     [1, 2]
     """
     size, dtype = kernel.shape[0], kernel.dtype
+    checks.require_counts(count=count)
+    checks.require_range(-jnp.inf, jnp.inf, kernel=kernel)
+    checks.require_range(0.0, jnp.inf, weights=weights)
     if not 1 <= count <= size:
         raise ValueError(f"count must lie in 1..{size}, got {count}")
     root = jnp.sqrt(weights.astype(dtype))
@@ -103,8 +116,14 @@ def gaussian_difficulty_sample(
         int32[m] distinct rows.
 
     Raises:
-        ValueError: if ``count`` is not in 1..N.
+        TypeError: ``count`` is no integer.
+        ValueError: if ``count`` is not in 1..N, a rate is outside [0, 1], or ``deviation`` is not
+            positive.
     """
+    checks.require_counts(count=count)
+    checks.require_range(0.0, 1.0, accuracy=accuracy)
+    checks.require_finite(mean=mean, deviation=deviation)
+    checks.require(deviation > 0, "deviation must be above 0, got {deviation}", deviation=deviation)
     if not 1 <= count <= accuracy.shape[0]:
         raise ValueError(f"count must lie in 1..{accuracy.shape[0]}, got {count}")
     dtype = accuracy.dtype
