@@ -55,7 +55,7 @@ def dps(
         entropy: weight of the entropy bonus ("DPS+Entropy"); none if not given.
         candidates: size of a random candidate pool; the whole pool if not given, as in the
             released scripts.
-        counts_dtype: float type of the counts; float32 by default. ``bfloat16`` saves a third of
+        counts_dtype: float type of the counts; float32 by default. ``bfloat16`` saves a quarter of
             the memory (``benchmarks/precision.py`` measures its effect on what is chosen).
 
     Returns:

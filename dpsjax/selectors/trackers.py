@@ -28,7 +28,7 @@ def track_hmm(
         prior_alpha: see :func:`dpsjax.hmm.params`.
         prior_pi: [K] belief before the first step.
         num_states: 2, 3, 5 or 7 states of the success rate.
-        counts_dtype: see :func:`dpsjax.hmm.init`; ``bfloat16`` saves a third of the memory.
+        counts_dtype: see :func:`dpsjax.hmm.init`; ``bfloat16`` saves a quarter of the memory.
 
     Returns:
         a part that publishes a :class:`StateBelief`. Each ``observe`` is one time step.
