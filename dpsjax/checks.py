@@ -125,3 +125,19 @@ def require_counts(**values) -> None:
             raise TypeError(f"{name}={value!r} must be an integer")
         if value < 1:
             raise ValueError(f"{name}={value!r} must be at least 1")
+
+
+def require_setting(holds: bool, name: str, value: object, allowed: str) -> None:
+    """Demand something of a setting.
+
+    Args:
+        holds: whether the value is fine; false for NaN, for which every comparison is false.
+        name: of the setting.
+        value: shown in the message.
+        allowed: what it must be, after "must be".
+
+    Raises:
+        ValueError: if it does not hold.
+    """
+    if not holds:
+        raise ValueError(f"{name}={value!r} must be {allowed}")

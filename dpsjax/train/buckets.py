@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dpsjax.grpo.mesh import batch_sharding, replicated
-from dpsjax.train.stages import Draw, Groups
+from dpsjax.train.rounds import Draw, Groups
 from dpsjax.types import Array, Bool
 
 

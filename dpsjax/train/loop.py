@@ -12,8 +12,9 @@ from dpsjax.train import metrics, processes
 from dpsjax.train.buckets import cut_prompts, cut_responses
 from dpsjax.train.metrics import Record
 from dpsjax.train.rollout import score_rollouts
+from dpsjax.train.rounds import Draw, Groups, RoundReport
 from dpsjax.train.setup import Run
-from dpsjax.train.stages import GENERATE, Draw, Groups, RoundReport, round_key, step_key
+from dpsjax.train.stages import GENERATE, round_key, step_key
 from dpsjax.train.state import TrainState
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from dpsjax.grpo.update import UpdateMetrics
 from dpsjax.selectors import partial_states
 from dpsjax.train.evaluate import Accuracy
-from dpsjax.train.stages import RoundReport
+from dpsjax.train.rounds import RoundReport
 
 Record = dict[str, Any]
 

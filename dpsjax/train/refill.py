@@ -17,7 +17,7 @@ from dpsjax.grpo.mesh import batch_sharding, replicated
 from dpsjax.grpo.update import UpdateFunction, UpdateMetrics
 from dpsjax.selectors import Buffer, Selector, init_buffer, push, take
 from dpsjax.train.compilation import compiler_options
-from dpsjax.train.stages import Draw, Groups, RoundReport, learn_from_round
+from dpsjax.train.rounds import Draw, Groups, RoundReport, learn_from_round
 from dpsjax.train.state import TrainState
 from dpsjax.types import PyTree
 
@@ -123,7 +123,7 @@ def make_refill(
     """The stages of a run whose steps have several rounds; None where the state has no buffer.
 
     Args:
-        selector: of :func:`dpsjax.train.stages.watched`.
+        selector: of :func:`dpsjax.train.watched.watched`.
         policy_update: of :func:`dpsjax.grpo.update.make_update`.
         batch_size: B.
         rows: R >= B, a multiple of the devices that share a batch.
@@ -131,7 +131,7 @@ def make_refill(
         mesh: the devices.
         state_shardings: a sharding for every leaf of the state.
         advantages: of :mod:`dpsjax.grpo.advantages`.
-        keep: see :func:`dpsjax.train.stages.learn_from_round`.
+        keep: see :func:`dpsjax.train.rounds.learn_from_round`.
 
     Returns:
         the stages; nothing is compiled yet.
@@ -157,11 +157,11 @@ def make_collect(
     """Build the stage after each round: the belief learns from all groups, accepted ones wait.
 
     Args:
-        selector: of :func:`dpsjax.train.stages.watched`.
+        selector: of :func:`dpsjax.train.watched.watched`.
         mesh: the devices.
         state_shardings: a sharding for every leaf of the state.
         advantages: of :mod:`dpsjax.grpo.advantages`.
-        keep: see :func:`dpsjax.train.stages.learn_from_round`.
+        keep: see :func:`dpsjax.train.rounds.learn_from_round`.
 
     Returns:
         jitted ``(state, draw, groups) -> (state, RoundReport)``; it donates the state.

@@ -8,8 +8,8 @@ from jax.sharding import Sharding
 
 from dpsjax.policy import Rollouts
 from dpsjax.tasks.base import Problem, Task
+from dpsjax.train.rounds import Groups
 from dpsjax.train.scoring import score_safely
-from dpsjax.train.stages import Groups
 from dpsjax.types import Array
 
 

@@ -36,6 +36,7 @@ from dpsjax.train.prompts import Prompts, tokenize
 from dpsjax.train.refill import Refill
 from dpsjax.train.selectors import build_selector, max_rounds
 from dpsjax.train.state import TrainState, initial_state
+from dpsjax.train.watched import predict, watched
 from dpsjax.types import Array, Key, PyTree
 
 # What the key of a seed is used for.
@@ -56,7 +57,7 @@ class Run:
         select: See :func:`dpsjax.train.stages.make_select`.
         generate: See :func:`dpsjax.train.stages.make_generate`.
         update: See :func:`dpsjax.train.stages.make_update`.
-        predict: See :func:`dpsjax.train.stages.predict`; of the selector's state.
+        predict: See :func:`dpsjax.train.watched.predict`; of the selector's state.
         evaluate: Held-out accuracy of parameters.
         whole: Parameters of the policy, of those that are trained; the same but for adapters.
         policy_update: The update of one batch, see :func:`dpsjax.grpo.update.make_update`.
@@ -106,7 +107,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         task = for_language_model(task, Path(config.model.init))
     pool_rows = _round_up(len(task.train), mesh.size)
     advantages = config.loss.advantage_function()
-    selector = stages.watched(
+    selector = watched(
         build_selector(config.selector, task.train),
         counts=isinstance(advantages, BeliefAdvantages),
     )
@@ -168,7 +169,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             keep=config.rollout.keep,
         ),
         predict=jax.jit(
-            functools.partial(stages.predict, selector),
+            functools.partial(predict, selector),
             out_shardings=meshes.replicated(mesh),
             compiler_options=options,
         ),

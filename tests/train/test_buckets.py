@@ -8,8 +8,8 @@ import pytest
 from dpsjax.policy import Rollouts
 from dpsjax.train.buckets import cut_prompts, cut_responses, widths
 from dpsjax.train.config import LossConfig, RolloutConfig
+from dpsjax.train.rounds import Draw, Groups
 from dpsjax.train.setup import make_mesh
-from dpsjax.train.stages import Draw, Groups
 from tests.train import tiny
 
 

@@ -9,14 +9,8 @@ from dpsjax.policy import Rollouts
 from dpsjax.tasks.base import Problem
 from dpsjax.tasks.tokenizer import CharTokenizer
 from dpsjax.train.prompts import gather, tokenize
-from dpsjax.train.stages import (
-    Draw,
-    Groups,
-    learn_from_round,
-    partial_probability,
-    predict,
-    watched,
-)
+from dpsjax.train.rounds import Draw, Groups, learn_from_round
+from dpsjax.train.watched import predict, watched
 from tests.oracles import selectors as oracle
 
 TOKENIZER = CharTokenizer("0123456789=:")
@@ -45,11 +39,6 @@ def test_a_selector_with_a_belief_stays_as_it_is():
     selector = selectors.dps(num_states=5)
     assert watched(selector) is selector
     assert predict(selector, selector.init(4)).shape == (5, 4)
-
-
-def test_partial_probability():
-    predicted = jnp.array([[0.5, 0.2], [0.3, 0.1], [0.2, 0.7]], jnp.float32)
-    assert np.allclose(partial_probability(predicted), [0.3, 0.1])
 
 
 def test_prompts_are_left_padded_and_rows_filled_up():
