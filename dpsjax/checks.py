@@ -5,6 +5,8 @@ A check on concrete values raises ``ValueError`` at once. On traced values it be
 wraps the function in ``jax.experimental.checkify.checkify``.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,19 +42,20 @@ def require(condition, message: str, **values) -> None:
     )
 
 
-def integer_vector(name: str, value, length: int | None = None) -> Array:
+def integer_vector(name: str, value, length: int | None = None, of: str = "") -> Array:
     """Return ``value`` as an int32 vector.
 
     Args:
         name: the argument's name, for the message.
         value: an array or sequence of integers.
         length: the length it must have, if any.
+        of: the argument that has this length, for the message.
 
     Raises:
         TypeError: if it does not hold integers.
         ValueError: if it is not a vector, or has another length.
     """
-    array = value if isinstance(value, jax.Array | np.ndarray) else np.asarray(value)
+    array = value if isinstance(value, jax.Array | np.ndarray) else _as_array(name, value)
     if array.size == 0 and not np.issubdtype(array.dtype, np.integer):
         array = np.zeros(array.shape, np.int32)
     if not np.issubdtype(array.dtype, np.integer):
@@ -60,7 +63,7 @@ def integer_vector(name: str, value, length: int | None = None) -> Array:
     if array.ndim != 1:
         raise ValueError(f"{name} must be a vector [B], got shape {array.shape}")
     if length is not None and array.shape[0] != length:
-        raise ValueError(f"{name} must have length {length}, got {array.shape[0]}")
+        raise ValueError(f"{name} must have length {length}{of and f' of {of}'}, got {len(array)}")
     return jnp.asarray(array, dtype=jnp.int32)
 
 
@@ -75,6 +78,7 @@ def require_range(low: float, high: float, **values) -> None:
     Raises:
         ValueError: one holds NaN, infinity or a number outside. Traced, it is a ``checkify`` error.
     """
+    require_finite(**values)
     for name, value in values.items():
         value = jnp.asarray(value)
         require(
@@ -84,47 +88,79 @@ def require_range(low: float, high: float, **values) -> None:
         )
 
 
+def require_scalar(low: float, high: float, **values) -> None:
+    """Demand that settings are single numbers in a range.
+
+    Args:
+        low: smallest.
+        high: largest; infinite for any finite number.
+        **values: by name, concrete or traced.
+
+    Raises:
+        TypeError: one is no number.
+        ValueError: one is an array of them, not finite, or outside. Where traced, the range is a
+            ``checkify`` error.
+    """
+    require_finite(**values)
+    for name, value in values.items():
+        if np.ndim(value):
+            raise ValueError(f"{name} must be one number, got shape {np.shape(value)}")
+    require_range(low, high, **values)
+
+
 def require_finite(**values) -> None:
     """Demand that settings are finite numbers.
 
     Args:
-        **values: by name: numbers or arrays of them. None and traced values pass.
+        **values: by name: numbers or arrays of them. Traced values pass.
 
     Raises:
         TypeError: one is no number.
         ValueError: one is NaN or infinite.
 
-    >>> require_finite(decay=0.5, prior=None)
+    >>> require_finite(decay=0.5, prior=(1.0, 2.0))
     """
     for name, value in values.items():
-        if value is None or not is_concrete(value):
+        if not is_concrete(value):
             continue
-        array = np.asarray(value)
-        if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
+        array = _as_array(name, value)
+        if not _is_real(array.dtype):
             raise TypeError(f"{name}={value!r} must be a number")
         if not np.all(np.isfinite(array.astype(np.float64))):
             raise ValueError(f"{name}={value!r} must be finite, not NaN or infinite")
 
 
-def require_counts(**values) -> None:
-    """Demand that settings are whole numbers of at least 1.
+def require_integers(**values) -> None:
+    """Demand that settings are whole numbers.
 
     Args:
-        **values: by name; None passes.
+        **values: by name.
+
+    Raises:
+        TypeError: one is something else, also a float or a boolean.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise TypeError(f"{name}={_shown(value)} must be an integer")
+
+
+def require_counts(*, least: int = 1, **values) -> None:
+    """Demand that settings are whole numbers, not too small.
+
+    Args:
+        least: the smallest allowed.
+        **values: by name.
 
     Raises:
         TypeError: one is no integer.
-        ValueError: one is below 1.
+        ValueError: one is below ``least``.
 
-    >>> require_counts(group=8, refit=None)
+    >>> require_counts(group=8, capacity=64)
     """
+    require_integers(**values)
     for name, value in values.items():
-        if value is None or not is_concrete(value):
-            continue
-        if not isinstance(value, int | np.integer) or isinstance(value, bool):
-            raise TypeError(f"{name}={value!r} must be an integer")
-        if value < 1:
-            raise ValueError(f"{name}={value!r} must be at least 1")
+        if value < least:
+            raise ValueError(f"{name}={value!r} must be at least {least}")
 
 
 def require_setting(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -141,3 +177,128 @@ def require_setting(holds: bool, name: str, value: object, allowed: str) -> None
     """
     if not holds:
         raise ValueError(f"{name}={value!r} must be {allowed}")
+
+
+def require_real(**values) -> None:
+    """Demand that settings are real numbers; NaN and infinity are.
+
+    Args:
+        **values: by name.
+
+    Raises:
+        TypeError: one is something else, a boolean for example.
+    """
+    for name, value in values.items():
+        real = isinstance(value, int | float | np.integer | np.floating)
+        if not real or isinstance(value, bool):
+            raise TypeError(f"{name}={_shown(value)} must be a number")
+
+
+def require_callable(**values) -> None:
+    """Demand that arguments are functions.
+
+    Args:
+        **values: by name.
+
+    Raises:
+        TypeError: one is something else.
+    """
+    for name, value in values.items():
+        if not callable(value):
+            raise TypeError(f"{name}={_shown(value)} must be a function")
+
+
+def given(**values) -> dict[str, Any]:
+    """Settings that are not None, for the checks of those that may be left out.
+
+    >>> given(group=8, refit=None)
+    {'group': 8}
+    """
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def require_type(wanted: type | tuple[type, ...], made_by: str, **values) -> None:
+    """Demand that arguments are of a type.
+
+    Args:
+        wanted: the type, or several.
+        made_by: where such a value comes from, for the message.
+        **values: by name.
+
+    Raises:
+        TypeError: one is of another type.
+
+    >>> require_type(str, "a name such as 'dps'", name="mopps")
+    """
+    for name, value in values.items():
+        if not isinstance(value, wanted):
+            raise TypeError(f"{name}={_shown(value)} must be {made_by}")
+
+
+_KINDS = {"float": jnp.floating, "int": jnp.integer, "bool": jnp.bool_, "any": np.generic}
+
+
+def require_arrays(**given: tuple[Any, str]) -> None:
+    """Demand that arguments are arrays of a kind, and that their shapes fit each other.
+
+    Args:
+        **given: by name: the value, and the kind (``float``, ``int``, ``bool`` or ``any``) with a letter for
+            each axis. Axes of the same letter have the same size.
+
+    Raises:
+        TypeError: one is no array, or of another kind.
+        ValueError: one has another number of axes, or a size that does not fit the others.
+
+    >>> rewards, valid = jnp.zeros((2, 8)), jnp.ones((2, 8), bool)
+    >>> require_arrays(rewards=(rewards, "float B G"), valid=(valid, "bool B G"))
+    """
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, (value, form) in given.items():
+        kind, *axes = form.split()
+        wanted = f"must be {kind}[{', '.join(axes)}]"
+        if not isinstance(value, jax.Array | np.ndarray):
+            raise TypeError(f"{name}={_shown(value)} {wanted}: make it an array")
+        got = f"got {value.dtype}{list(value.shape)}"
+        if not jnp.issubdtype(value.dtype, _KINDS[kind]):
+            raise TypeError(f"{name} {wanted}, {got}: cast it")
+        if value.ndim != len(axes):
+            raise ValueError(f"{name} {wanted}, {got}: reshape it")
+        for axis, size in zip(axes, value.shape, strict=True):
+            first, of = sizes.setdefault(axis, (size, name))
+            if size != first:
+                raise ValueError(f"{name} {wanted}, {got}: {axis} is {first} in {of}")
+
+
+def require_float_type(**values) -> None:
+    """Demand that arguments are floating-point types.
+
+    Args:
+        **values: by name.
+
+    Raises:
+        TypeError: one is something else.
+    """
+    for name, value in values.items():
+        try:
+            fits = jnp.issubdtype(jnp.dtype(value), jnp.floating)
+        except TypeError:
+            fits = False
+        if not fits:
+            raise TypeError(f"{name}={_shown(value)} must be a float type, such as jnp.bfloat16")
+
+
+def _is_real(dtype) -> bool:
+    real = jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
+    return real or dtype == bool
+
+
+def _as_array(name: str, value) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"{name}={_shown(value)} must be numbers: {error}") from None
+
+
+def _shown(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -53,6 +53,7 @@ def params(decay=1.0, prior=(1.0, 1.0), forget_unseen=False) -> Params:
     Raises:
         ValueError: for a decay outside [0, 1] or a prior that is not two positive numbers.
     """
+    checks.require_finite(decay=decay, prior=prior, forget_unseen=forget_unseen)
     dtype = jnp.result_type(float)
     prior, decay = jnp.asarray(prior, dtype), jnp.asarray(decay, dtype)
     if prior.shape != (2,):
@@ -69,7 +70,9 @@ def params(decay=1.0, prior=(1.0, 1.0), forget_unseen=False) -> Params:
 
 
 def init(params: Params, num_prompts: int) -> Belief:
-    """Every prompt at the prior."""
+    """Every prompt at the prior; a ValueError or TypeError where there is none."""
+    checks.require_type(Params, "of dpsjax.belief.beta.params", params=params)
+    checks.require_counts(num_prompts=num_prompts)
     return Belief(
         excess=jnp.zeros((2, num_prompts), params.prior.dtype),
         last=jnp.zeros(num_prompts, jnp.int32),

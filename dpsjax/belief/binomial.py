@@ -57,6 +57,7 @@ class Learned(NamedTuple):
 
 def rates(cells: int) -> np.ndarray:
     """Solve rates of the cells, float64[K] rising in (0, 1)."""
+    checks.require_counts(cells=cells)
     return np.sin((np.arange(cells) + 0.5) / cells * np.pi / 2) ** 2
 
 
@@ -74,6 +75,7 @@ def params(moves=(1.0, 46.0, 2.5, 0.5), decay=0.9, memory=0.9) -> Params:
     Raises:
         ValueError: if one is out of range.
     """
+    checks.require_finite(moves=moves, decay=decay, memory=memory)
     dtype = jnp.result_type(float)
     values = Params(*(jnp.asarray(value, dtype) for value in (moves, decay, memory)))
     if values.moves.shape != (4,):
@@ -93,8 +95,9 @@ def init(params: Params, num_prompts: int, cells: int = 16) -> Belief:
     Raises:
         ValueError: for fewer than 3 cells.
     """
-    if cells < 3:
-        raise ValueError(f"cells must be at least 3, got {cells}")
+    checks.require_type(Params, "of dpsjax.belief.binomial.params", params=params)
+    checks.require_counts(num_prompts=num_prompts)
+    checks.require_counts(least=3, cells=cells)
     dtype = params.moves.dtype
     return Belief(
         posterior=jnp.full((cells, num_prompts), 1 / cells, dtype),

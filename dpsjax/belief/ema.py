@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.belief import rows
 from dpsjax.types import Array, Float, Int
 
@@ -23,6 +24,8 @@ class Belief(NamedTuple):
 
 def init(start, num_prompts: int) -> Belief:
     """Nothing seen yet; ``start`` is what is believed of such prompts."""
+    checks.require_scalar(-jnp.inf, jnp.inf, start=start)
+    checks.require_counts(num_prompts=num_prompts)
     value = jnp.full(num_prompts, jnp.asarray(start, jnp.result_type(float)))
     return Belief(value, jnp.zeros_like(value), jnp.zeros(num_prompts, jnp.int32))
 

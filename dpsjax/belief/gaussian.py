@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpsjax import checks
 from dpsjax.belief import rows
 from dpsjax.types import Array, Float, Int
 
@@ -27,6 +28,9 @@ class Belief(NamedTuple):
 
 def init(mean, variance, num_prompts: int) -> Belief:
     """Every prompt at N(mean, variance), in the default float type."""
+    checks.require_scalar(-jnp.inf, jnp.inf, mean=mean)
+    checks.require_scalar(0.0, jnp.inf, variance=variance)
+    checks.require_counts(num_prompts=num_prompts)
     dtype = jnp.result_type(float)
     return Belief(
         mean=jnp.full(num_prompts, jnp.asarray(mean, dtype)),

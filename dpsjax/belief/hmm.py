@@ -78,8 +78,10 @@ def prior_counts(name: str, num_states: int) -> np.ndarray:
         float64[K, K], column j = from state j.
 
     Raises:
-        ValueError: for another name.
+        TypeError: if ``num_states`` is no integer.
+        ValueError: for another name, or fewer than 2 states.
     """
+    checks.require_counts(least=2, num_states=num_states)
     to, source = np.indices((num_states, num_states))
     if name == "uniform":
         return np.ones((num_states, num_states))
@@ -113,10 +115,10 @@ def params(num_states: int = 3, decay=0.5, prior_alpha=1.0, prior_pi=None) -> Pa
             or a belief that is not a probability vector.
     """
     dtype = jnp.result_type(float)
-    if num_states < 2:
-        raise ValueError(f"num_states must be at least 2, got {num_states}")
+    checks.require_counts(least=2, num_states=num_states)
     if isinstance(prior_alpha, str):
         prior_alpha = prior_counts(prior_alpha, num_states)
+    checks.require_finite(decay=decay, prior_alpha=prior_alpha, **checks.given(prior_pi=prior_pi))
     alpha = jnp.asarray(prior_alpha, dtype)
     if alpha.ndim == 0:
         alpha = jnp.broadcast_to(alpha, (num_states, num_states))
@@ -167,10 +169,13 @@ def init(params: Params, num_prompts: int, counts_dtype=None) -> Belief:
         the belief: every prompt at ``params.pi``, no counts above the prior.
 
     Raises:
+        TypeError: if ``num_prompts`` is no integer, or another argument something else.
         ValueError: if there is no prompt.
     """
-    if num_prompts < 1:
-        raise ValueError(f"num_prompts must be at least 1, got {num_prompts}")
+    _require_params(params)
+    checks.require_counts(num_prompts=num_prompts)
+    if counts_dtype is not None:
+        checks.require_float_type(counts_dtype=counts_dtype)
     states, zero = range(params.pi.shape[0]), jnp.zeros(num_prompts, params.pi.dtype)
     return Belief(
         posterior=tuple(zero + params.pi[i] for i in states),
@@ -179,6 +184,14 @@ def init(params: Params, num_prompts: int, counts_dtype=None) -> Belief:
         last=jnp.zeros(num_prompts, jnp.int32),
         step=jnp.zeros((), jnp.int32),
     )
+
+
+def _require_params(params):
+    checks.require_type(Params, "of dpsjax.hmm.params", params=params)
+
+
+def _require_belief(belief):
+    checks.require_type(Belief, "of dpsjax.hmm.init or update", belief=belief)
 
 
 def _total(terms):
@@ -273,18 +286,22 @@ def prior(params: Params, belief: Belief) -> Float[Array, "K N"]:
     Returns:
         [K, N], columns sum to 1 up to rounding. Before the first step it is ``params.pi``.
     """
-    del params
+    _require_params(params)
+    _require_belief(belief)
     return jnp.stack(belief.prior)
 
 
 def posterior(params: Params, belief: Belief) -> Float[Array, "K N"]:
     """P(state of the last step | everything seen) (paper: mu^post)."""
-    del params
+    _require_params(params)
+    _require_belief(belief)
     return jnp.stack(belief.posterior)
 
 
 def alpha(params: Params, belief: Belief) -> Float[Array, "K K N"]:
     """Dirichlet counts now; ``alpha[i, j]`` belongs to the move from state j to state i."""
+    _require_params(params)
+    _require_belief(belief)
     retained = _retained(params.decay, belief.step - belief.last)
     return jnp.stack([jnp.stack(row) for row in _counts(params, belief.excess, retained)])
 
@@ -305,7 +322,14 @@ def merge_states(
 
     Returns:
         ``(index, state)`` of the same length.
+
+    Raises:
+        TypeError: if ``index`` or ``state`` does not hold integers, or ``num_states`` is none.
+        ValueError: for unequal lengths, or fewer than 2 states.
     """
+    checks.require_counts(least=2, num_states=num_states)
+    index = checks.integer_vector("index", index)
+    state = checks.integer_vector("state", state, length=index.shape[0], of="index")
     first, (total, rows_of, squares) = rows.merge_duplicates(
         index, state, jnp.ones_like(state), state * state
     )
@@ -330,13 +354,20 @@ def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -
         the belief after the step.
 
     Raises:
-        TypeError: if ``index`` or ``state`` does not hold integers.
+        TypeError: if ``index`` or ``state`` does not hold integers, or ``params`` or ``belief`` is
+            something else.
         ValueError: for an id outside [-1, N), a state outside [0, K) or unequal lengths. Under
             ``jit`` these are ``checkify`` errors, and without ``checkify`` such rows are dropped.
     """
+    _require_params(params)
+    _require_belief(belief)
     num_states, num_prompts = params.pi.shape[0], belief.last.shape[0]
+    if len(belief.prior) != num_states:
+        raise ValueError(
+            f"belief has {len(belief.prior)} states, params has {num_states}: make it of them"
+        )
     index = checks.integer_vector("index", index)
-    state = checks.integer_vector("state", state, length=index.shape[0])
+    state = checks.integer_vector("state", state, length=index.shape[0], of="index")
     checks.require(
         (index >= -1) & (index < num_prompts),
         f"index must lie in [0, {num_prompts}), or be -1 for padding; got {{index}}",

@@ -32,8 +32,9 @@ def solve_state(passes: ArrayLike, trials: ArrayLike, num_states: int = 3) -> In
     Raises:
         ValueError: for another number of states, or counts that are not 0 <= passes <= trials.
     """
+    checks.require_counts(num_states=num_states)
     passes = checks.integer_vector("passes", passes)
-    trials = checks.integer_vector("trials", trials, length=passes.shape[0])
+    trials = checks.integer_vector("trials", trials, length=passes.shape[0], of="passes")
     checks.require(
         (passes >= 0) & (passes <= trials),
         "passes must lie in [0, trials], got {passes}",
@@ -60,10 +61,30 @@ def partition_state(
 
     Returns:
         int32[B] in 0..K-1.
+
+    Raises:
+        TypeError: if ``passes`` or ``trials`` does not hold integers.
+        ValueError: for unequal lengths, or ``cuts`` that are not as above.
     """
-    passes, trials = jnp.asarray(passes, jnp.int32), jnp.asarray(trials, jnp.int32)
+    passes = checks.integer_vector("passes", passes)
+    trials = checks.integer_vector("trials", trials, length=passes.shape[0], of="passes")
+    _check_cuts(cuts)
     below = []
     for numerator, denominator, closed in cuts:
         excess = passes * denominator - numerator * trials
         below.append((excess >= 0 if closed else excess > 0).astype(jnp.int32))
     return functools.reduce(operator.add, below)
+
+
+def _check_cuts(cuts) -> None:
+    """Refuse cuts of another form, or that do not rise."""
+    form = "cuts={!r} must be a tuple of (numerator, denominator, whether the cut lies above)"
+    try:
+        rates = [numerator / denominator for numerator, denominator, _ in cuts]
+        whole = all(isinstance(part, int) and part >= 0 for cut in cuts for part in cut[:2])
+    except (TypeError, ValueError, ZeroDivisionError):
+        rates, whole = [], False
+    if not (rates and whole):
+        raise ValueError(form.format(cuts))
+    if rates != sorted(rates):
+        raise ValueError(f"cuts={cuts!r} must rise, got rates {rates}")

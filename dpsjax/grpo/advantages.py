@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.belief import beta
 from dpsjax.types import Array, Bool, Float
 
@@ -60,6 +61,10 @@ def group_normalized(
     Returns:
         Advantages in the dtype of ``rewards``.
 
+    Raises:
+        TypeError: An argument is no array, or of another kind.
+        ValueError: Shapes do not fit, or ``epsilon`` is negative.
+
     >>> rewards = jnp.array([[1.0, 0.0], [1.0, 1.0]], dtype=jnp.float32)
     >>> result = group_normalized(rewards, jnp.ones((2, 2), dtype=bool))
     >>> [[round(x, 3) for x in row] for row in result.values.tolist()]
@@ -67,6 +72,7 @@ def group_normalized(
     >>> result.informative.tolist()
     [True, False]
     """
+    checks.require_scalar(0.0, jnp.inf, epsilon=epsilon)
     deviation, count = _deviations(rewards, valid)
     variance = jnp.sum(deviation**2, axis=1, keepdims=True) / jnp.maximum(count - 1, 1)
     return _masked(deviation / (jnp.sqrt(variance) + epsilon), rewards, valid)
@@ -83,6 +89,10 @@ def centered(rewards: Float[Array, "B G"], valid: Bool[Array, "B G"]) -> Advanta
 
     Returns:
         Advantages in the dtype of ``rewards``.
+
+    Raises:
+        TypeError: An argument is no array, or of another kind.
+        ValueError: Shapes do not fit.
     """
     deviation, _ = _deviations(rewards, valid)
     return _masked(deviation, rewards, valid)
@@ -100,6 +110,10 @@ def leave_one_out(rewards: Float[Array, "B G"], valid: Bool[Array, "B G"]) -> Ad
 
     Returns:
         Advantages in the dtype of ``rewards``.
+
+    Raises:
+        TypeError: An argument is no array, or of another kind.
+        ValueError: Shapes do not fit.
     """
     deviation, count = _deviations(rewards, valid)
     return _masked(deviation * count / jnp.maximum(count - 1, 1), rewards, valid)
@@ -123,6 +137,7 @@ denoised = BeliefAdvantages(_denoised)
 
 def _deviations(rewards: Array, valid: Array) -> tuple[Array, Array]:
     """Reward minus the mean of the valid ones (0 where invalid), and their count [B, 1]."""
+    checks.require_arrays(rewards=(rewards, "float B G"), valid=(valid, "bool B G"))
     count = jnp.sum(valid, axis=1, keepdims=True, dtype=rewards.dtype)
     # A `where` before any arithmetic: an invalid reward may be NaN, and 0 * NaN is NaN.
     kept = jnp.where(valid, rewards, 0)

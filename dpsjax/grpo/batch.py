@@ -1,10 +1,13 @@
 """The batch of rollouts an update consumes, and its static division into smaller batches."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from dpsjax import checks
 from dpsjax.types import Array, Bool, Float
 
 
@@ -79,9 +82,18 @@ def split_rows(tree, size: int):
     Returns:
         The tree with leading axes ``[M, size]``.
 
+    Raises:
+        TypeError: A leaf is no array, or ``size`` no integer.
+        ValueError: ``size`` does not divide the leading length.
+
     >>> split_rows(jnp.arange(6), 2).tolist()
     [[0, 3], [1, 4], [2, 5]]
     """
+    checks.require_counts(size=size)
+    _require_leaves(tree, 1)
+    for leaf in jax.tree.leaves(tree):
+        if leaf.shape[0] % size:
+            raise ValueError(f"size={size} must divide the {leaf.shape[0]} rows of tree")
     return jax.tree.map(
         lambda x: jnp.swapaxes(x.reshape(size, x.shape[0] // size, *x.shape[1:]), 0, 1), tree
     )
@@ -96,12 +108,25 @@ def join_rows(tree):
     Returns:
         The tree with one leading axis.
 
+    Raises:
+        TypeError: A leaf is no array.
+        ValueError: A leaf has fewer than two axes.
+
     >>> join_rows(split_rows(jnp.arange(6), 2)).tolist()
     [0, 1, 2, 3, 4, 5]
     """
+    _require_leaves(tree, 2)
     return jax.tree.map(
         lambda x: jnp.swapaxes(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree
     )
+
+
+def _require_leaves(tree, axes: int) -> None:
+    """Refuse leaves that are no arrays, or have fewer axes."""
+    for leaf in jax.tree.leaves(tree):
+        checks.require_type((jax.Array, np.ndarray), "a pytree of arrays", tree=leaf)
+        if leaf.ndim < axes:
+            raise ValueError(f"tree holds an array of shape {leaf.shape}: it needs {axes} axes")
 
 
 def split_micro(batch: MicroBatch, sequences: int | None, ways: int = 1) -> MicroBatch:
@@ -118,8 +143,11 @@ def split_micro(batch: MicroBatch, sequences: int | None, ways: int = 1) -> Micr
         The same batch with a leading axis of micro-batches.
 
     Raises:
+        TypeError: ``batch`` is something else, or ``sequences`` or ``ways`` no integer.
         ValueError: The sizes do not divide.
     """
+    checks.require_type(MicroBatch, "a MicroBatch", batch=batch)
+    checks.require_counts(ways=ways, **checks.given(sequences=sequences))
     prompts, group = batch.tokens.shape[:2]
     rows, share = _micro_shape(prompts, group, sequences or prompts * group, ways)
     batch = split_rows(batch, rows)
@@ -161,7 +189,17 @@ def _micro_shape(prompts: int, group: int, sequences: int, ways: int) -> tuple[i
 
 
 def join_micro(values: Array, batch_shape: tuple[int, ...]) -> Array:
-    """Put per-token values of micro-batches ``[M, b, g, T]`` back to ``[B, G, T]``."""
+    """Put per-token values of micro-batches ``[M, b, g, T]`` back to ``[B, G, T]``.
+
+    Raises:
+        TypeError: ``values`` is no array, or ``batch_shape`` no tuple.
+        ValueError: One does not fit the other.
+    """
+    checks.require_arrays(values=(values, "any M b g T"))
+    checks.require_type((tuple, list), "the shape [B, G, T]", batch_shape=batch_shape)
+    whole = tuple(batch_shape)
+    if len(whole) != 3 or whole[1] % values.shape[2] or values.size != math.prod(whole):
+        raise ValueError(f"values of shape {values.shape} do not make batch_shape={whole}")
     _, rows, share, size = values.shape
     parts = batch_shape[1] // share
     groups = values.reshape(-1, parts, rows, share, size)
@@ -176,7 +214,11 @@ def numerator_weight(batch: RolloutBatch) -> Float[Array, "B"]:
 
     Returns:
         float32[B].
+
+    Raises:
+        TypeError: ``batch`` is something else.
     """
+    checks.require_type(RolloutBatch, "a RolloutBatch", batch=batch)
     used = (batch.index >= 0) & batch.accept & batch.informative
     return jnp.where(used, batch.weight, 0)
 
@@ -189,5 +231,9 @@ def valid_tokens(batch: RolloutBatch) -> Bool[Array, "B G T"]:
 
     Returns:
         bool[B, G, T].
+
+    Raises:
+        TypeError: ``batch`` is something else.
     """
+    checks.require_type(RolloutBatch, "a RolloutBatch", batch=batch)
     return batch.mask & (batch.index >= 0)[:, None, None]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from dpsjax import checks
+
 
 @dataclass(frozen=True, kw_only=True)
 class GRPOConfig:
@@ -43,8 +45,10 @@ class GRPOConfig:
         """Check every field.
 
         Raises:
+            TypeError: A field is no number, or no integer where it counts.
             ValueError: A field is out of range; the message names it, its value and the range.
         """
+        self._require_numbers()
         group, micro = self.rollouts_per_prompt, self.micro_batch
         _require(
             group >= 2, "rollouts_per_prompt", group, "at least 2: advantages compare rollouts"
@@ -76,6 +80,23 @@ class GRPOConfig:
             "micro_batch",
             micro,
             f"a multiple or a divisor of rollouts_per_prompt={group}, or None",
+        )
+
+    def _require_numbers(self) -> None:
+        checks.require_integers(
+            rollouts_per_prompt=self.rollouts_per_prompt,
+            epochs=self.epochs,
+            **checks.given(mini_batch=self.mini_batch, micro_batch=self.micro_batch),
+        )
+        checks.require_real(
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+            entropy_coefficient=self.entropy_coefficient,
+            kl_coefficient=self.kl_coefficient,
+            **checks.given(dual_clip=self.dual_clip),
         )
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.types import Array, Bool, Float
 
 # exp(20) is about 5e8: far beyond any clip, and still finite in float32.
@@ -79,6 +80,7 @@ def token_mean(mask: Bool[Array, "S T"], counted: Bool[Array, "S"]) -> Float[Arr
     >>> token_mean(mask, jnp.array([True, True])).tolist()
     [[0.25, 0.25, 0.25], [0.25, 0.0, 0.0]]
     """
+    _require_mask(mask, counted)
     kept = mask.astype(jnp.float32)
     total = jnp.sum(jnp.where(counted[:, None], kept, 0))
     return kept / jnp.maximum(total, 1)
@@ -94,6 +96,7 @@ def sequence_mean(mask: Bool[Array, "S T"], counted: Bool[Array, "S"]) -> Float[
     Returns:
         ``mask / (length * number of counted sequences)``, float32[S, T].
     """
+    _require_mask(mask, counted)
     kept = mask.astype(jnp.float32)
     length = jnp.sum(kept, axis=1)
     sequences = jnp.sum((counted & (length > 0)).astype(jnp.float32))
@@ -110,9 +113,14 @@ def constant_length(mask: Bool[Array, "S T"], counted: Bool[Array, "S"]) -> Floa
     Returns:
         ``mask / (T * number of counted sequences)``, float32[S, T].
     """
+    _require_mask(mask, counted)
     kept = mask.astype(jnp.float32)
     sequences = jnp.sum((counted & jnp.any(mask, axis=1)).astype(jnp.float32))
     return kept / (jnp.maximum(sequences, 1) * mask.shape[1])
+
+
+def _require_mask(mask: Array, counted: Array) -> None:
+    checks.require_arrays(mask=(mask, "bool S T"), counted=(counted, "bool S"))
 
 
 def k1(log_probs: Float[Array, "S T"], reference: Float[Array, "S T"]) -> Float[Array, "S T"]:
@@ -128,6 +136,7 @@ def k1(log_probs: Float[Array, "S T"], reference: Float[Array, "S T"]) -> Float[
     Returns:
         One estimate per token, float[S, T].
     """
+    _require_pair(log_probs, reference)
     return log_probs - reference
 
 
@@ -141,8 +150,13 @@ def k3(log_probs: Float[Array, "S T"], reference: Float[Array, "S T"]) -> Float[
     Returns:
         One estimate per token, float[S, T].
     """
+    _require_pair(log_probs, reference)
     difference = jnp.clip(reference - log_probs, -MAX_LOG_RATIO, MAX_LOG_RATIO)
     return jnp.expm1(difference) - difference
+
+
+def _require_pair(log_probs: Array, reference: Array) -> None:
+    checks.require_arrays(log_probs=(log_probs, "float S T"), reference=(reference, "float S T"))
 
 
 def clipped_objective(
@@ -168,7 +182,13 @@ def clipped_objective(
 
     Returns:
         Loss per token, float[S, T].
+
+    Raises:
+        TypeError: An argument is no array of floats, or no number.
+        ValueError: Shapes do not fit, or a clip is not above 0.
     """
+    checks.require_arrays(ratio=(ratio, "float S T"), advantages=(advantages, "float S T"))
+    _require_clips(clip_low, clip_high, dual_clip)
     clipped = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
     loss = jnp.maximum(-advantages * ratio, -advantages * clipped)
     if dual_clip is None:
@@ -222,8 +242,33 @@ def policy_loss(
         The loss, a scalar in the dtype of ``log_probs``, and the metrics' sums.
 
     Raises:
-        ValueError: A coefficient is not zero and what it weighs is missing.
+        TypeError: An argument is no array, or of another kind.
+        ValueError: Shapes do not fit, a number is out of range, or a coefficient is not zero and
+            what it weighs is missing.
     """
+    checks.require_arrays(
+        log_probs=(log_probs, "float S T"),
+        old_log_probs=(old_log_probs, "float S T"),
+        sampler_log_probs=(sampler_log_probs, "float S T"),
+        advantages=(advantages, "float S"),
+        mask=(mask, "bool S T"),
+        token_weights=(token_weights, "float S T"),
+        **{
+            name: (value, "float S T")
+            for name, value in checks.given(
+                entropy=entropy, reference_log_probs=reference_log_probs
+            ).items()
+        },
+    )
+    _require_clips(clip_low, clip_high, dual_clip)
+    checks.require_scalar(
+        0.0,
+        jnp.inf,
+        entropy_coefficient=entropy_coefficient,
+        kl_coefficient=kl_coefficient,
+        **checks.given(sampler_ratio_cap=sampler_ratio_cap),
+    )
+    checks.require_callable(kl_estimator=kl_estimator)
     _check_terms(kl_coefficient, reference_log_probs, entropy_coefficient, entropy)
     # Selected before any arithmetic, so that garbage outside the mask reaches neither value nor
     # gradient.
@@ -273,7 +318,11 @@ def merge(stacked: LossMetrics) -> LossMetrics:
 
     Returns:
         Metrics whose fields are float32[...].
+
+    Raises:
+        TypeError: ``stacked`` is something else.
     """
+    checks.require_type(LossMetrics, "LossMetrics", stacked=stacked)
     added = jax.tree.map(lambda field: jnp.sum(field, axis=0), stacked)
     return added._replace(
         ratio_max=jnp.max(stacked.ratio_max, axis=0),
@@ -289,7 +338,11 @@ def average(sums: LossMetrics) -> LossMetrics:
 
     Returns:
         Means per valid token.
+
+    Raises:
+        TypeError: ``sums`` is something else.
     """
+    checks.require_type(LossMetrics, "LossMetrics", sums=sums)
     tokens = jnp.maximum(sums.tokens, 1)
     means = jax.tree.map(lambda field: field / tokens, sums)
     return means._replace(
@@ -298,6 +351,14 @@ def average(sums: LossMetrics) -> LossMetrics:
         ratio_max=sums.ratio_max,
         mismatch_max=sums.mismatch_max,
     )
+
+
+def _require_clips(clip_low: float, clip_high: float, dual_clip: float | None) -> None:
+    checks.require_scalar(0.0, 1.0, clip_low=clip_low)
+    checks.require_real(clip_high=clip_high, **checks.given(dual_clip=dual_clip))
+    checks.require_setting(clip_high > 0, "clip_high", clip_high, "above 0")
+    fits = dual_clip is None or dual_clip > 1
+    checks.require_setting(fits, "dual_clip", dual_clip, "above 1, or None")
 
 
 def _check_terms(

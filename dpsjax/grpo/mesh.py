@@ -13,6 +13,7 @@ import optax
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from dpsjax import checks
 from dpsjax.grpo.batch import RolloutBatch
 from dpsjax.grpo.update import UpdateFunction
 from dpsjax.policy.sharding import MESH_AXES
@@ -36,12 +37,15 @@ def make_mesh(
         The mesh. Its axes are automatic: the compiler places what is not constrained.
 
     Raises:
+        TypeError: An axis is no integer, or ``devices`` no sequence.
         ValueError: The product of the axes is not the number of devices, or several TPU slices do
             not divide ``data``.
     """
+    checks.require_counts(data=data, fsdp=fsdp, tensor=tensor)
     shape = (data, fsdp, tensor)
     devices = jax.devices() if devices is None else devices
-    if min(shape) < 1 or int(np.prod(shape)) != len(devices):
+    checks.require_type((Sequence, np.ndarray), "a sequence of devices", devices=devices)
+    if int(np.prod(shape)) != len(devices):
         raise ValueError(
             f"data={data}, fsdp={fsdp}, tensor={tensor} is {int(np.prod(shape))} devices, and "
             f"there are {len(devices)}: choose three factors of that number"
@@ -77,12 +81,18 @@ def _arranged(shape: tuple[int, int, int], devices: Sequence) -> np.ndarray:
 
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Sharding of every field of a batch: its prompts over ``data`` and ``fsdp``."""
+    _require_mesh(mesh)
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Sharding of what every device holds whole."""
+    _require_mesh(mesh)
     return NamedSharding(mesh, PartitionSpec())
+
+
+def _require_mesh(mesh) -> None:
+    checks.require_type((Mesh, AbstractMesh), "a mesh, as of make_mesh", mesh=mesh)
 
 
 def prompt_axis_shardings(tree: PyTree, mesh: Mesh | AbstractMesh, num_prompts: int) -> PyTree:
@@ -97,6 +107,8 @@ def prompt_axis_shardings(tree: PyTree, mesh: Mesh | AbstractMesh, num_prompts: 
     Returns:
         Pytree of ``NamedSharding`` of the same structure.
     """
+    _require_mesh(mesh)
+    checks.require_counts(num_prompts=num_prompts)
     divides = num_prompts % mesh.size == 0
 
     def one(leaf) -> NamedSharding:
@@ -124,6 +136,8 @@ def optimizer_shardings(
     Returns:
         Pytree of ``NamedSharding`` in the structure of ``optimizer.init(params)``.
     """
+    _require_mesh(mesh)
+    checks.require_type(optax.GradientTransformation, "an optax optimizer", optimizer=optimizer)
     state = jax.eval_shape(optimizer.init, params)
     return optax.tree_utils.tree_map_params(
         optimizer,
@@ -160,6 +174,7 @@ def jit_update(
         constrains its activations. ``params`` and ``opt_state`` must not be used afterwards; pass
         a copy as ``reference_params``, never the same buffers.
     """
+    checks.require_callable(update=update)
     moments = optimizer_shardings(optimizer, params, param_shardings, mesh)
     reference = param_shardings if with_reference else None
 

@@ -5,6 +5,7 @@ import re
 import jax
 import optax
 
+from dpsjax import checks
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.types import PyTree
 
@@ -22,11 +23,17 @@ def decays(params: PyTree) -> PyTree:
     Returns:
         The same pytree with a bool for each array.
 
+    Raises:
+        TypeError: A leaf is no array.
+
     >>> import jax.numpy as jnp
     >>> kernel, scale = jnp.ones((2, 2)), jnp.ones((2, 2))
     >>> decays({"dense": {"kernel": kernel, "bias": scale[0]}, "norms": {"scale": scale}})
     {'dense': {'bias': False, 'kernel': True}, 'norms': {'scale': False}}
     """
+    for leaf in jax.tree.leaves(params):
+        if not hasattr(leaf, "ndim"):
+            raise TypeError(f"params holds {leaf!r}: it must be a pytree of arrays")
     return jax.tree_util.tree_map_with_path(
         lambda path, x: x.ndim >= 2 and NO_DECAY.search(jax.tree_util.keystr(path)) is None,
         params,
@@ -44,7 +51,13 @@ def make_optimizer(
 
     Returns:
         The optax transformation.
+
+    Raises:
+        TypeError: ``config`` is something else, or ``schedule`` no function.
     """
+    checks.require_type(GRPOConfig, "a GRPOConfig", config=config)
+    if schedule is not None:
+        checks.require_callable(schedule=schedule)
     chained = optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         optax.adamw(

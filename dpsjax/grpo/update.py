@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dpsjax import checks
 from dpsjax.grpo import batch as batches
 from dpsjax.grpo import losses
 from dpsjax.grpo.batch import MicroBatch, RolloutBatch
@@ -79,9 +80,18 @@ class Variant:
         """Refuse a correction that could not act.
 
         Raises:
+            TypeError: A choice is no function, or ``sampler_ratio_cap`` no number.
             ValueError: ``sampler_ratio_cap`` is out of range or lacks ``recompute_old``.
         """
+        checks.require_callable(aggregate=self.aggregate, kl_estimator=self.kl_estimator)
+        checks.require_type(
+            bool,
+            "True or False",
+            recompute_old=self.recompute_old,
+            count_uninformative=self.count_uninformative,
+        )
         cap = self.sampler_ratio_cap
+        checks.require_real(**checks.given(sampler_ratio_cap=cap))
         if cap is not None and not cap > 0:
             raise ValueError(f"sampler_ratio_cap={cap!r} must be above 0, or None")
         if cap is not None and not self.recompute_old:
@@ -124,12 +134,20 @@ def make_update(
         batch does not divide into the mini- and micro-batches, or when ``kl_coefficient`` is
         not 0 and ``reference_params`` is missing. A step whose loss or gradient is not finite,
         or in which no token carries weight, leaves parameters and optimizer state bit-identical.
+
+    Raises:
+        TypeError: An argument is something else.
     """
+    checks.require_type(GRPOConfig, "a GRPOConfig", config=config)
+    checks.require_type(Variant, "a Variant", variant=variant)
+    checks.require_type(optax.GradientTransformation, "an optax optimizer", optimizer=optimizer)
+    checks.require_callable(log_prob_fn=log_prob_fn)
     step = _make_step(config, log_prob_fn, optimizer, variant)
 
     def update(
         params: PyTree, opt_state: PyTree, batch: RolloutBatch, reference_params: PyTree = None
     ) -> tuple[PyTree, PyTree, UpdateMetrics]:
+        _require_batch(batch)
         prompts = _mini_batch_prompts(config, batch)
         steps = config.epochs * (batch.index.shape[0] // prompts)
         old = None if variant.recompute_old else batch.log_probs
@@ -154,6 +172,23 @@ def make_update(
         return (*carry, _summarize(flat, groups, steps))
 
     return update
+
+
+def _require_batch(batch: RolloutBatch) -> None:
+    """Refuse fields of another kind, or that do not fit each other."""
+    checks.require_type(RolloutBatch, "a RolloutBatch", batch=batch)
+    checks.require_arrays(
+        index=(batch.index, "int B"),
+        prompt=(batch.prompt, "int B P"),
+        prompt_mask=(batch.prompt_mask, "bool B P"),
+        tokens=(batch.tokens, "int B G T"),
+        mask=(batch.mask, "bool B G T"),
+        log_probs=(batch.log_probs, "float B G T"),
+        advantages=(batch.advantages, "float B G"),
+        informative=(batch.informative, "bool B"),
+        accept=(batch.accept, "bool B"),
+        weight=(batch.weight, "float B"),
+    )
 
 
 class _StepResult(NamedTuple):

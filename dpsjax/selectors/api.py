@@ -115,8 +115,8 @@ def observe(
     """
     num_rows = _num_rows(state)
     index = checks.integer_vector("index", index)
-    passes = checks.integer_vector("passes", passes, length=index.shape[0])
-    trials = checks.integer_vector("trials", trials, length=index.shape[0])
+    passes = checks.integer_vector("passes", passes, length=index.shape[0], of="index")
+    trials = checks.integer_vector("trials", trials, length=index.shape[0], of="index")
     total = num_rows if axis_name is None else num_rows * jax.lax.axis_size(axis_name)
     checks.require(
         (index >= -1) & (index < total),

@@ -178,7 +178,7 @@ def arcus(
         the selector.
     """
     checks.require_finite(target=target, temperature=temperature, rate=rate)
-    checks.require_counts(group=group, refit=refit)
+    checks.require_counts(group=group, **checks.given(refit=refit))
     nearness = (
         add_paced_arc_nearness(target, group, temperature)
         if paced

@@ -203,7 +203,7 @@ def track_arc(rate=0.1, drift=0.0, process_noise=1e-3, refit: int | None = 100) 
         a part that publishes a :class:`GaussianBelief` of the arc length.
     """
     checks.require_finite(rate=rate, drift=drift, process_noise=process_noise)
-    checks.require_counts(refit=refit)
+    checks.require_counts(**checks.given(refit=refit))
 
     def init(num_prompts: int) -> ArcState:
         belief = gaussian.init(np.pi / 4, np.pi**2 / 48, num_prompts)
@@ -323,7 +323,7 @@ def add_paced_arc_nearness(
         a part that needs :func:`track_arc` before it.
     """
     checks.require_finite(start=start, temperature=temperature, slack=slack, most=most)
-    checks.require_counts(group=group, warm_up=warm_up)
+    checks.require_counts(group=group, **checks.given(warm_up=warm_up))
     hardest, easiest = np.arcsin(np.sqrt([1 - 0.5 ** (1 / group), 0.5 ** (1 / group)]))
     targets = np.linspace(hardest, easiest, 41)
 

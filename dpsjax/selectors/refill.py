@@ -147,7 +147,7 @@ def fill(
         TypeError: ``batch_size`` or ``max_rounds`` is no integer.
         ValueError: one of them is below 1.
     """
-    checks.require_counts(batch_size=batch_size, max_rounds=max_rounds)
+    checks.require_counts(batch_size=batch_size, **checks.given(max_rounds=max_rounds))
 
     def unfinished(carry):
         rounds, _, held = carry

@@ -1,0 +1,80 @@
+"""dpsjax.hmm, and the other filters, whose numbers the selectors' parts have checked."""
+
+import numpy as np
+import pytest
+
+from dpsjax import hmm
+from dpsjax.belief import beta, binomial, ema, gaussian
+from tests.inputs.wrong import Row, complaints, public
+
+POOL = 4
+INDEX, STATE = np.array([0, 3], np.int32), np.array([1, 2], np.int32)
+PASSES, TRIALS = np.array([3, 8], np.int32), np.array([8, 8], np.int32)
+PARAMS = hmm.params()
+BELIEF = hmm.init(PARAMS, POOL)
+OTHER = hmm.init(hmm.params(5), POOL)
+
+ROWS = {
+    "hmm.params": Row(
+        hmm.params,
+        {"num_states": 3, "decay": 0.5, "prior_alpha": 1.0, "prior_pi": np.full(3, 1 / 3)},
+    ),
+    "hmm.params, by name": Row(hmm.params, {"prior_alpha": "local"}),
+    "hmm.prior_counts": Row(
+        lambda prior_alpha, num_states: hmm.prior_counts(prior_alpha, num_states),
+        {"prior_alpha": "local", "num_states": 3},
+    ),
+    "hmm.init": Row(
+        hmm.init, {"params": PARAMS, "num_prompts": POOL, "counts_dtype": np.dtype("float32")}
+    ),
+    "hmm.update": Row(
+        hmm.update,
+        {"params": PARAMS, "belief": BELIEF, "index": INDEX, "state": STATE},
+        also={"belief": [OTHER]},
+    ),
+    "hmm.prior": Row(hmm.prior, {"params": PARAMS, "belief": BELIEF}),
+    "hmm.posterior": Row(hmm.posterior, {"params": PARAMS, "belief": BELIEF}),
+    "hmm.alpha": Row(hmm.alpha, {"params": PARAMS, "belief": BELIEF}),
+    "hmm.merge_states": Row(hmm.merge_states, {"index": INDEX, "state": STATE, "num_states": 3}),
+    "partition.solve_state": Row(
+        hmm.solve_state, {"passes": PASSES, "trials": TRIALS, "num_states": 3}
+    ),
+    "partition.partition_state": Row(
+        hmm.partition_state,
+        {"passes": PASSES, "trials": TRIALS, "cuts": hmm.PARTITIONS[5]},
+        also={"cuts": [((1, 0, True),), ((2, 3, True), (1, 3, True)), ((0.5, 1, True),)]},
+    ),
+    "beta.params": Row(beta.params, {"decay": 0.5, "prior": (1.0, 1.0), "forget_unseen": False}),
+    "binomial.params": Row(
+        binomial.params, {"moves": (1.0, 46.0, 2.5, 0.5), "decay": 0.9, "memory": 0.9}
+    ),
+    "binomial.rates": Row(binomial.rates, {"cells": 16}),
+    "beta.init": Row(beta.init, {"params": beta.params(), "num_prompts": POOL}),
+    "binomial.init": Row(
+        binomial.init, {"params": binomial.params(), "num_prompts": POOL, "cells": 16}
+    ),
+    "ema.init": Row(ema.init, {"start": 0.5, "num_prompts": POOL}),
+    "gaussian.init": Row(gaussian.init, {"mean": 0.5, "variance": 1.0, "num_prompts": POOL}),
+}
+# The steps of the filters and their closed forms: the trackers of dpsjax.selectors call them, with
+# what `observe` has checked and rows that they have merged; tests/belief holds them to the truth.
+INNER = {
+    "beta": "counts counts_of update offset variance_of_rollout expected_variance_of_rollout "
+    "informative_prob information denoised_advantages",
+    "binomial": "prior learn update mixed_chance expectation shard_sums",
+    "ema": "update progress_weight",
+    "gaussian": "variance measure_logit measure_arc update expected_variance_of_rollout",
+    "rows": "gather_index scatter_index merge_duplicates",
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_wrong_argument_is_named(name):
+    assert complaints(ROWS[name]) == []
+
+
+def test_every_public_name_is_covered():
+    covered = {f"belief.{name.split(',')[0]}" for name in ROWS}
+    inner = {f"belief.{module}.{n}" for module, names in INNER.items() for n in names.split()}
+    assert public("dpsjax.belief") == covered | inner
+    assert not covered & inner
