@@ -5,6 +5,7 @@ A check on concrete values raises ``ValueError`` at once. On traced values it be
 wraps the function in ``jax.experimental.checkify.checkify``.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -235,6 +236,27 @@ def require_type(wanted: type | tuple[type, ...], made_by: str, **values) -> Non
             raise TypeError(f"{name}={_shown(value)} must be {made_by}")
 
 
+def require_items(wanted: type | tuple[type, ...], made_by: str, **values) -> None:
+    """Demand that arguments are sequences whose items are of a type.
+
+    Args:
+        wanted: the type of the items, or several.
+        made_by: what an item is, for the message.
+        **values: by name.
+
+    Raises:
+        TypeError: one is no sequence, or holds something else.
+
+    >>> require_items(int, "an integer", sizes=(3, 4))
+    """
+    for name, value in values.items():
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
+            raise TypeError(f"{name}={_shown(value)} must be a sequence, each {made_by}")
+        for item in value:
+            if not isinstance(item, wanted) or (isinstance(item, bool) and wanted is not bool):
+                raise TypeError(f"{name} holds {_shown(item)}, and each must be {made_by}")
+
+
 _KINDS = {"float": jnp.floating, "int": jnp.integer, "bool": jnp.bool_, "any": np.generic}
 
 
@@ -242,8 +264,8 @@ def require_arrays(**given: tuple[Any, str]) -> None:
     """Demand that arguments are arrays of a kind, and that their shapes fit each other.
 
     Args:
-        **given: by name: the value, and the kind (``float``, ``int``, ``bool`` or ``any``) with a letter for
-            each axis. Axes of the same letter have the same size.
+        **given: by name: the value, and the kind (``float``, ``int``, ``bool`` or ``any``) with a
+            letter for each axis. Axes of the same letter have the same size.
 
     Raises:
         TypeError: one is no array, or of another kind.
@@ -289,7 +311,7 @@ def require_float_type(**values) -> None:
 
 def _is_real(dtype) -> bool:
     real = jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
-    return real or dtype == bool
+    return real or jnp.issubdtype(dtype, jnp.bool_)
 
 
 def _as_array(name: str, value) -> np.ndarray:

@@ -7,7 +7,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
+
+from dpsjax import checks
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Problem:
     prompt: str
     answer: Any
     source: str
+
+    def __post_init__(self):
+        checks.require_type(str, "a text", prompt=self.prompt, source=self.source)
 
 
 class Score(NamedTuple):
@@ -48,6 +54,10 @@ class LostScores(Exception):
     """
 
     def __init__(self, scores: Sequence[Score | None], errors: Sequence[str]) -> None:
+        checks.require_items((Score, NoneType), "a Score or None", scores=scores)
+        checks.require_items(str, "a sentence", errors=errors)
+        if not errors:
+            raise ValueError("errors=() must hold a sentence for each lost group")
         super().__init__(f"{len(errors)} groups have no scores: {errors[0]}")
         self.scores, self.errors = list(scores), list(errors)
 
@@ -105,6 +115,15 @@ class Task:
     tokenizer: Tokenizer
     prompt_tokens: int
     response_tokens: int
+
+    def __post_init__(self):
+        checks.require_items(Problem, "a Problem", train=self.train, test=self.test)
+        checks.require_callable(score=self.score)
+        checks.require_type(str, "a short name", name=self.name)
+        checks.require_type(Tokenizer, "a Tokenizer", tokenizer=self.tokenizer)
+        checks.require_counts(
+            prompt_tokens=self.prompt_tokens, response_tokens=self.response_tokens
+        )
 
     def fingerprint(self) -> str:
         """Sha256 over all problems in their order: equal exactly when the data are equal."""

@@ -19,6 +19,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from dpsjax import checks
 from dpsjax.tasks.base import Problem, Score, Task
 from dpsjax.tasks.expression import ExpressionError, evaluate
 from dpsjax.tasks.solution import random_tree, write
@@ -51,18 +54,22 @@ class _Difficulty:
     response_tokens: int
 
     def __post_init__(self):
+        checks.require_items(int, "an integer", sizes=self.sizes)
+        checks.require_items(int, "an integer", numbers=self.numbers, targets=self.targets)
+        checks.require_items((int, float), "a number", weights=self.weights)
+        checks.require_integers(response_tokens=self.response_tokens)
         if not self.sizes or not all(2 <= size <= 8 for size in self.sizes):
             raise ValueError(f"sizes must be counts of numbers from 2 to 8, got {self.sizes}")
         if len(self.weights) != len(self.sizes):
             raise ValueError(
-                f"weights must have one entry per size {self.sizes}, got {self.weights}"
+                f"weights must have one entry for each of sizes={self.sizes}, got {self.weights}"
             )
         if not all(0 <= weight < float("inf") for weight in self.weights) or not sum(self.weights):
             raise ValueError(f"weights must be nonnegative, and one positive, got {self.weights}")
-        for name, (low, high) in (("numbers", self.numbers), ("targets", self.targets)):
-            if not 1 <= low <= high <= 9999:
+        for name, ends in (("numbers", self.numbers), ("targets", self.targets)):
+            if len(ends) != 2 or not 1 <= ends[0] <= ends[1] <= 9999:
                 raise ValueError(
-                    f"{name} must be (low, high) with 1 <= low <= high <= 9999, got {(low, high)}"
+                    f"{name} must be (low, high) with 1 <= low <= high <= 9999, got {ends}"
                 )
         shortest = max(self.sizes) * (len(str(self.numbers[0])) + 1)
         if self.response_tokens < shortest:
@@ -104,6 +111,7 @@ def countdown(
             Countdown runs of DPS use 0.1; the default rewards accuracy alone.
 
     Raises:
+        TypeError: a setting is of another type.
         ValueError: a setting is out of range, or there are not that many different problems.
 
     >>> task = countdown(num_train=4, num_test=2)
@@ -111,13 +119,10 @@ def countdown(
     >>> problem.source, problem.prompt
     ('4 numbers', '13 3 28 86=74:')
     """
-    if not 0.0 <= format_reward < 1.0:
-        raise ValueError(f"format_reward must be in [0, 1), got {format_reward}")
-    if num_train < 1 or num_test < 0:
-        raise ValueError(
-            f"num_train must be at least 1 and num_test at least 0, got {num_train}, {num_test}"
-        )
-    difficulty = _Difficulty(tuple(sizes), tuple(weights), numbers, targets, response_tokens)
+    _require_format_reward(format_reward)
+    checks.require_counts(num_train=num_train)
+    checks.require_counts(least=0, num_test=num_test)
+    difficulty = _difficulty(sizes, weights, numbers, targets, response_tokens)
     return Task(
         name="countdown",
         train=_distinct("train", num_train, seed, difficulty),
@@ -145,11 +150,19 @@ def verify(
         target: required value.
         format_reward: reward of an expression that has a value but is wrong.
 
+    Raises:
+        TypeError: ``expression`` is no text, or ``numbers`` or ``target`` no integers.
+        ValueError: ``format_reward`` is out of range.
+
     >>> verify("3*7+25", [3, 25, 7], 46)
     Score(reward=1.0, correct=True, reason='')
     >>> verify("25-7-3", [3, 25, 7], 46).reason
     'wrong value 15'
     """
+    checks.require_type(str, "the text of a response", expression=expression)
+    checks.require_items((int, np.integer), "an integer", numbers=numbers)
+    checks.require_integers(target=target)
+    _require_format_reward(format_reward)
     try:
         value, used = evaluate(expression)
     except ExpressionError as error:
@@ -167,8 +180,15 @@ def score(
     """``verify`` for each problem and its response.
 
     Raises:
-        ValueError: the lengths differ.
+        TypeError: something is no problem, or no text.
+        ValueError: the lengths differ, or ``format_reward`` is out of range.
     """
+    checks.require_items(Problem, "a Problem", problems=problems)
+    checks.require_items(str, "a text", responses=responses)
+    if len(problems) != len(responses):
+        raise ValueError(
+            f"problems are {len(problems)}, responses are {len(responses)}: give one each"
+        )
     return [
         verify(response, problem.answer["numbers"], problem.answer["target"], format_reward)
         for problem, response in zip(problems, responses, strict=True)
@@ -190,9 +210,10 @@ def warm_start(
     canonical expression (`dpsjax.tasks.solution`).
 
     Raises:
+        TypeError: a setting is of another type.
         ValueError: a setting is out of range.
     """
-    difficulty = _Difficulty(tuple(sizes), tuple(weights), numbers, targets, response_tokens)
+    difficulty = _difficulty(sizes, weights, numbers, targets, response_tokens)
     rng = random.Random(f"countdown warm {seed}")
     endless = (rng.choices(difficulty.sizes, difficulty.weights)[0] for _ in itertools.count())
     draws = _draws(rng, endless, "warm", difficulty, distinct=False)
@@ -214,7 +235,10 @@ def read_problems(path: str | Path) -> tuple[Problem, ...]:
             continue
         try:
             row = json.loads(line)
-            problems.append(_problem([int(n) for n in row["numbers"]], int(row["target"])))
+            numbers, target = row["numbers"], row["target"]
+            if not numbers or not all(type(number) is int for number in (*numbers, target)):
+                raise ValueError("numbers and target must be integers")
+            problems.append(_problem(numbers, target))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}, line {line_number}: want "
@@ -228,6 +252,17 @@ def base_path() -> Path:
     return Path(
         str(importlib.resources.files("dpsjax.tasks") / "assets/countdown_base.safetensors")
     )
+
+
+def _require_format_reward(format_reward: float) -> None:
+    checks.require_real(format_reward=format_reward)
+    if not 0.0 <= format_reward < 1.0:
+        raise ValueError(f"format_reward must be in [0, 1), got {format_reward}")
+
+
+def _difficulty(sizes, weights, numbers, targets, response_tokens) -> _Difficulty:
+    checks.require_type((Sequence, np.ndarray), "a sequence", sizes=sizes, weights=weights)
+    return _Difficulty(tuple(sizes), tuple(weights), numbers, targets, response_tokens)
 
 
 def _prompt(numbers: Sequence[int], target: int) -> str:

@@ -15,6 +15,8 @@ length, nesting and the size of a number are bounded before any arithmetic is do
 from fractions import Fraction
 from typing import NamedTuple
 
+from dpsjax import checks
+
 MAX_CHARACTERS = 256
 MAX_DEPTH = 32
 MAX_DIGITS = 9
@@ -46,6 +48,7 @@ def evaluate(text: str) -> Expression:
         text: untrusted; the whole of it must be one expression.
 
     Raises:
+        TypeError: ``text`` is no string.
         ExpressionError: ``"empty"``, ``"too long"``, ``"too deep at 40"``,
             ``"number too large at 2"``, ``"leading zero at 2"``, ``"malformed at 3"`` or
             ``"division by zero"``; the first that reading from the left meets.
@@ -53,6 +56,7 @@ def evaluate(text: str) -> Expression:
     >>> evaluate("(3 + 4) * -2 / 4")
     Expression(value=Fraction(-7, 2), numbers=(3, 4, 2, 4))
     """
+    checks.require_type(str, "a string", text=text)
     if len(text) > MAX_CHARACTERS:
         raise ExpressionError("too long")
     parser = _Parser(text)

@@ -10,6 +10,8 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dpsjax import checks
+
 
 class Tree(NamedTuple):
     """A positive integer and how it was made; sums inside sums are already flattened.
@@ -37,10 +39,18 @@ def random_tree(rng: random.Random, numbers: Sequence[int]) -> Tree:
         rng: source of randomness.
         numbers: at least one positive integer.
 
+    Raises:
+        TypeError: ``rng`` is no ``random.Random``, or ``numbers`` no integers.
+        ValueError: a number is not positive, or there is none.
+
     >>> tree = random_tree(random.Random(13), [3, 25, 7])
     >>> tree.value, write(tree)
     (46, '25+7*3')
     """
+    checks.require_type(random.Random, "a random.Random", rng=rng)
+    checks.require_items(int, "a positive integer", numbers=numbers)
+    if not numbers or min(numbers) < 1:
+        raise ValueError(f"numbers={numbers!r} must be positive, and at least one")
     nodes = [Tree(number, "", (), ()) for number in numbers]
     while len(nodes) > 1:
         # random() is several times faster than randrange, and thousands of trees are drawn.
@@ -51,7 +61,8 @@ def random_tree(rng: random.Random, numbers: Sequence[int]) -> Tree:
 
 
 def write(tree: Tree) -> str:
-    """The canonical text of ``tree``."""
+    """The canonical text of ``tree``; TypeError if it is none."""
+    checks.require_type(Tree, "of random_tree", tree=tree)
     if not tree.symbols:
         return str(tree.value)
     plain, inverse = (

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import SupportsIndex
 
+from dpsjax import checks
+
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _NUM_SPECIAL = 3
 
@@ -29,6 +31,7 @@ class CharTokenizer:
     bos_id: int = field(default=2, init=False)
 
     def __post_init__(self):
+        checks.require_type(str, "a string", alphabet=self.alphabet)
         if len(set(self.alphabet)) != len(self.alphabet) or not self.alphabet:
             raise ValueError(
                 f"alphabet must hold at least one character and none twice, got {self.alphabet!r}"
@@ -43,8 +46,10 @@ class CharTokenizer:
         """Ids of the characters of ``text``; no special id is added.
 
         Raises:
+            TypeError: ``text`` is no string.
             ValueError: a character is not in the alphabet.
         """
+        checks.require_type(str, "a string", text=text)
         ids = [self.alphabet.find(character) for character in text]
         if -1 in ids:
             position = ids.index(-1)
@@ -60,9 +65,14 @@ class CharTokenizer:
         Padding and beginning-of-sequence ids are dropped in front (prompts are left padded).
         Anywhere else they become U+FFFD, as do ids outside the vocabulary, so that a verifier
         sees that something else than text was sampled.
+
+        Raises:
+            TypeError: ``ids`` is no sequence of integers.
         """
+        checks.require_type(Iterable, "a sequence of integers", ids=ids)
         characters: list[str] = []
         for raw in ids:
+            checks.require_type(SupportsIndex, "a sequence of integers", ids=raw)
             index = raw.__index__()
             if index == self.eos_id:
                 break

@@ -25,6 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dpsjax import checks
+
 FORMAT, VERSION = "dpsjax-trace", 1
 COLUMNS = ("step", "prompt", "passes", "trials", "length", "policy")
 
@@ -52,12 +54,16 @@ def make_trace(num_prompts: int, rows: Iterable[dict]) -> Trace:
         the trace.
 
     Raises:
+        TypeError: if ``num_prompts`` is no integer, or ``rows`` holds no dictionaries.
         ValueError: for a row that is not valid; the message counts rows from 1.
     """
+    checks.require_counts(num_prompts=num_prompts)
+    checks.require_type(Iterable, "a sequence of dictionaries", rows=rows)
     kept: list[dict] = []
     places: dict[tuple[int, int], int] = {}
     for number, row in enumerate(rows, start=1):
-        _check_row(row, num_prompts, f"row {number}", places, number)
+        checks.require_type(dict, "a sequence of dictionaries", rows=row)
+        _check_row(row, num_prompts, f"rows, the one numbered {number}", places, number)
         kept.append(row)
     return _columns(num_prompts, kept)
 
@@ -70,8 +76,10 @@ def write_trace(path: Path | str, trace: Trace) -> None:
         trace: what to write.
 
     Raises:
+        TypeError: if ``trace`` is something else.
         ImportError: for Parquet without pyarrow.
     """
+    checks.require_type(Trace, "of make_trace or read_trace", trace=trace)
     path = Path(path)
     if path.suffix == ".parquet":
         _write_parquet(path, trace)
@@ -92,7 +100,12 @@ def header_line(num_prompts: int) -> str:
 
     Returns:
         the line, its end included.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if it is not positive.
     """
+    checks.require_counts(num_prompts=num_prompts)
     return json.dumps({"format": FORMAT, "version": VERSION, "num_prompts": num_prompts}) + "\n"
 
 
@@ -105,10 +118,17 @@ def row_line(row: dict) -> str:
     Returns:
         the line, its end included.
 
+    Raises:
+        TypeError: if ``row`` is no dictionary.
+        ValueError: if it lacks a name.
+
     >>> row = {"step": 0, "prompt": 7, "passes": 3, "trials": 8, "length": 212.5, "policy": 0}
     >>> json.loads(row_line(row)) == row
     True
     """
+    checks.require_type(dict, "a dictionary", row=row)
+    if missing := [name for name in COLUMNS if name not in row]:
+        raise ValueError(f"row={row!r} lacks {', '.join(missing)}")
     return json.dumps({name: row[name] for name in COLUMNS}) + "\n"
 
 
@@ -170,7 +190,7 @@ def _check_row(row: dict, num_prompts: int, where: str, places: dict, number: in
         "step": row["step"] >= 0,
         "prompt": 0 <= row["prompt"] < num_prompts,
         "passes": 0 <= row["passes"] <= row["trials"],
-        "length": row["length"] is None or row["length"] >= 0,
+        "length": row["length"] is None or 0 <= row["length"] < float("inf"),
         "policy": row["policy"] <= row["step"],
     }
     for name, sound in bounds.items():

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
+from dpsjax import checks
 from dpsjax.tasks.base import LostScores, Problem, Score, Scorer
 
 # A worker imports the verifier, and that may import anything.
@@ -57,12 +58,14 @@ class ScoringWorkers:
         seconds: what a worker may take for the responses to one problem.
 
     Raises:
+        TypeError: ``score`` is no function, or ``count`` or ``seconds`` no number.
         ValueError: ``count`` or ``seconds`` is out of range, or ``score`` cannot be pickled.
     """
 
     def __init__(self, score: Scorer, count: int = 2, seconds: float = 30.0) -> None:
-        if count < 1:
-            raise ValueError(f"count={count!r} must be at least 1")
+        checks.require_callable(score=score)
+        checks.require_counts(count=count)
+        checks.require_real(seconds=seconds)
         if not 0 < seconds < float("inf"):
             raise ValueError(f"seconds={seconds!r} must be above 0 and finite")
         try:
@@ -155,6 +158,7 @@ def runs(problems: Sequence[Problem]) -> Iterator[tuple[int, int]]:
     >>> list(runs([a, a, b]))
     [(0, 2), (2, 3)]
     """
+    checks.require_type(Sequence, "a sequence of problems", problems=problems)
     start = 0
     for place in range(1, len(problems) + 1):
         if place == len(problems) or problems[place] is not problems[start]:

@@ -1,0 +1,148 @@
+"""Every public name of dpsjax.tasks."""
+
+import random
+
+import pytest
+
+from dpsjax.tasks import base, countdown, expression, solution, tokenizer, traces, workers
+from tests.inputs.wrong import Row, complaints, public
+
+PROBLEM = base.Problem("3 25 7=46:", {"numbers": [3, 25, 7], "target": 46}, "3 numbers")
+ROW = {"step": 0, "prompt": 1, "passes": 3, "trials": 8, "length": 2.5, "policy": 0}
+SIZES = {
+    "sizes": (3, 4),
+    "weights": (1.0, 1.0),
+    "numbers": (1, 99),
+    "targets": (1, 99),
+    "response_tokens": 16,
+}
+TRACE = traces.make_trace(4, [ROW])
+
+
+def evaluate(text):
+    try:
+        return expression.evaluate(text)
+    except expression.ExpressionError as error:
+        return str(error)  # a verdict, as documented
+
+
+def first(**arguments):
+    return next(countdown.warm_start(**arguments))
+
+
+ROWS = {
+    "base.Problem": Row(
+        base.Problem, {"prompt": "2 3=5:", "answer": 5, "source": "2"}, free=frozenset({"answer"})
+    ),
+    "base.LostScores": Row(base.LostScores, {"scores": [None], "errors": ["a worker died"]}),
+    "base.Task": Row(
+        base.Task,
+        {
+            "name": "mine",
+            "train": (PROBLEM,),
+            "test": (PROBLEM,),
+            "score": countdown.score,
+            "tokenizer": countdown.TOKENIZER,
+            "prompt_tokens": 16,
+            "response_tokens": 16,
+        },
+    ),
+    "countdown.countdown": Row(
+        countdown.countdown,
+        {"num_train": 4, "num_test": 2, "seed": 0, **SIZES, "format_reward": 0.1},
+        also={"numbers": [(5, 1), (1, 2, 3), (1.5, 3)], "sizes": [(9,), (2.5,)]},
+        free=frozenset({"seed"}),
+    ),
+    "countdown.warm_start": Row(first, {"seed": 0, **SIZES}, free=frozenset({"seed"})),
+    "countdown.verify": Row(
+        countdown.verify,
+        {"expression": "3*7+25", "numbers": (3, 25, 7), "target": 46, "format_reward": 0.1},
+    ),
+    "countdown.score": Row(
+        countdown.score, {"problems": [PROBLEM], "responses": ["1"], "format_reward": 0.1}
+    ),
+    "countdown.base_path": Row(countdown.base_path, {}),
+    "expression.evaluate": Row(evaluate, {"text": "1+2"}),
+    "solution.random_tree": Row(
+        solution.random_tree, {"rng": random.Random(0), "numbers": (3, 25, 7)}
+    ),
+    "solution.write": Row(
+        solution.write, {"tree": solution.random_tree(random.Random(0), [3, 25, 7])}
+    ),
+    "tokenizer.CharTokenizer": Row(tokenizer.CharTokenizer, {"alphabet": "012"}),
+    "tokenizer.CharTokenizer, encode": Row(countdown.TOKENIZER.encode, {"text": "1+2"}),
+    "tokenizer.CharTokenizer, decode": Row(countdown.TOKENIZER.decode, {"ids": (3, 4)}),
+    "traces.make_trace": Row(traces.make_trace, {"num_prompts": 4, "rows": [ROW]}),
+    "traces.header_line": Row(traces.header_line, {"num_prompts": 4}),
+    "traces.row_line": Row(traces.row_line, {"row": ROW}),
+    "workers.ScoringWorkers": Row(
+        workers.ScoringWorkers, {"score": countdown.score, "count": 2, "seconds": 30.0}
+    ),
+    "workers.runs": Row(
+        lambda problems: list(workers.runs(problems)), {"problems": [PROBLEM, PROBLEM]}
+    ),
+}
+FIELDS = {
+    # A length that is not known, None, is NaN in the columns.
+    name: Row(
+        lambda **given: traces.make_trace(4, [ROW | given]), {name: value}, loose=name == "length"
+    )
+    for name, value in ROW.items()
+}
+ELSEWHERE = {
+    "base.Tokenizer": "a protocol",
+    "expression.ExpressionError": "an error",
+    "countdown.read_problems": "below",
+    "traces.read_trace": "tests/lab/test_traces.py: files that are cut off, edited or foreign",
+    "traces.write_trace": "below",
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_wrong_argument_is_named(name):
+    assert complaints(ROWS[name]) == []
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_wrong_column_of_a_trace_is_named(name):
+    assert complaints(FIELDS[name]) == []
+
+
+def test_writing_a_trace_names_a_wrong_argument(tmp_path):
+    row = Row(traces.write_trace, {"path": str(tmp_path / "trace.jsonl"), "trace": TRACE})
+    assert complaints(Row(row.call, row.good, free=frozenset({"path"}))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "null",
+        '"x"',
+        "{}",
+        '{"numbers": 3, "target": 4}',
+        '{"numbers": [], "target": 4}',
+        '{"numbers": ["x"], "target": 4}',
+        '{"numbers": [3.5], "target": 4}',
+        '{"numbers": [3], "target": null}',
+        '{"numbers": [true], "target": 4}',
+        '{"numbers": [1e400], "target": 4}',
+        "\0",
+    ],
+)
+def test_a_file_of_problems_that_are_none_names_the_line(tmp_path, line):
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"numbers": [3, 25, 7], "target": 46}\n' + line + "\n")
+    if not line:
+        assert countdown.read_problems(path) == (PROBLEM,)
+        return
+    with pytest.raises(ValueError, match=r"problems\.jsonl, line 2"):
+        countdown.read_problems(path)
+
+
+def test_every_public_name_is_covered():
+    covered = {f"tasks.{name.split(',')[0]}" for name in ROWS}
+    assert public("dpsjax.tasks") == covered | {f"tasks.{name}" for name in ELSEWHERE}
