@@ -195,6 +195,22 @@ def require_real(**values) -> None:
             raise TypeError(f"{name}={_shown(value)} must be a number")
 
 
+def require_key(**values) -> None:
+    """Demand that arguments are single random keys, typed or raw.
+
+    Args:
+        **values: by name, concrete or traced.
+
+    Raises:
+        TypeError: one is something else.
+    """
+    for name, value in values.items():
+        typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+        raw = isinstance(value, jax.Array | np.ndarray) and value.dtype == np.uint32
+        if not (typed and value.shape == ()) and not (raw and value.ndim == 1):
+            raise TypeError(f"{name}={_shown(value)} must be one key, as of jax.random.key(0)")
+
+
 def require_callable(**values) -> None:
     """Demand that arguments are functions.
 
@@ -312,6 +328,26 @@ def require_float_type(**values) -> None:
 def _is_real(dtype) -> bool:
     real = jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
     return real or jnp.issubdtype(dtype, jnp.bool_)
+
+
+def as_floats(name: str, value, axes: int | None = None) -> np.ndarray:
+    """Return numbers as float64; NaN and infinity are fine.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a number, or an array or sequence of them.
+        axes: how many axes it must have, if that matters.
+
+    Raises:
+        TypeError: if it does not hold numbers.
+        ValueError: if it has another number of axes.
+    """
+    array = _as_array(name, value)
+    if not (_is_real(array.dtype) or array.size == 0):
+        raise TypeError(f"{name}={_shown(value)} must be numbers")
+    if axes is not None and array.ndim != axes:
+        raise ValueError(f"{name} must have {axes} axes, got shape {array.shape}: reshape it")
+    return array.astype(np.float64)
 
 
 def _as_array(name: str, value) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from dpsjax import checks
 from dpsjax.lab.measures import MEASURES, gap_closed, summarize
 from dpsjax.lab.simulate import Contender, Run, Setting, run_keys, simulate, simulate_seeds
 from dpsjax.lab.statistics import Difference, Interval, against, interval
@@ -63,8 +64,12 @@ def compare(
         the comparison.
 
     Raises:
+        TypeError: if an argument is something else.
         ValueError: if ``seeds`` is not positive.
     """
+    checks.require_type(Student, "a Student", student=student)
+    checks.require_type(str, "a text", title=title)
+    _require_shared(setting, on_done)
     field = _field(contenders, seeds)
 
     def one(name: str) -> tuple[Run, float]:
@@ -103,8 +108,15 @@ def compare_students(
         title -> comparison.
 
     Raises:
-        ValueError: as there.
+        TypeError: as there.
+        ValueError: as there, or if there is no student.
     """
+    _require_shared(setting, on_done)
+    checks.require_type(Mapping, "a dictionary of StudentParams", families=families)
+    for family in families.values():
+        checks.require_type(StudentParams, "a dictionary of StudentParams", families=family)
+    if not families:
+        raise ValueError("families={} must hold a student")
     field = _field(contenders, seeds)
 
     def one(name: str) -> dict[str, tuple[Run, float]]:
@@ -130,14 +142,23 @@ def compare_students(
     }
 
 
+def _require_shared(setting: Setting, on_done: Callable | None) -> None:
+    checks.require_type(Setting, "a Setting", setting=setting)
+    if on_done is not None:
+        checks.require_callable(on_done=on_done)
+
+
 def _field(contenders: Mapping[str, Selector | Contender], seeds: int) -> dict[str, Contender]:
     """The contenders between the two ends of the gap."""
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    checks.require_counts(seeds=seeds)
+    checks.require_type(Mapping, "a dictionary of selectors", contenders=contenders)
     field = {UNIFORM: Contender(uniform())}
     for name, contender in contenders.items():
-        known = isinstance(contender, Contender)
-        field[name] = contender if known else Contender(contender)
+        checks.require_type(str, "a dictionary with names for keys", contenders=name)
+        if not isinstance(contender, Contender):
+            checks.require_type(Selector, "a dictionary of selectors", contenders=contender)
+            contender = Contender(contender)
+        field[name] = contender
     field[ORACLE] = Contender(uniform(), oracle=True)
     return field
 
@@ -157,13 +178,38 @@ def _judged(
     return Comparison(title, setting, seeds, reference, runs, values, seconds)
 
 
+def _require(comparison: Comparison, measure: str) -> None:
+    """Refuse what is no comparison, and measures that there are not."""
+    require_comparison(comparison)
+    known = [*MEASURES, *GAP]
+    if not isinstance(measure, str) or measure not in known:
+        raise ValueError(f"measure={measure!r} is not known: use one of {', '.join(known)}")
+
+
+def require_comparison(comparison: Comparison) -> None:
+    """Refuse, with a TypeError, what is no comparison."""
+    checks.require_type(Comparison, "of compare or compare_students", comparison=comparison)
+
+
 def means(comparison: Comparison, measure: str) -> dict[str, Interval]:
-    """Mean and 95 % interval of one measure for every contender."""
+    """Mean and 95 % interval of one measure for every contender.
+
+    Raises:
+        TypeError: ``comparison`` is something else.
+        ValueError: there is no such ``measure``.
+    """
+    _require(comparison, measure)
     return {name: interval(mine[measure]) for name, mine in comparison.values.items()}
 
 
 def differences(comparison: Comparison, measure: str) -> dict[str, Difference]:
-    """Paired differences to the reference; the oracle, which is no selector, is left out."""
+    """Paired differences to the reference; the oracle, which is no selector, is left out.
+
+    Raises:
+        TypeError: ``comparison`` is something else.
+        ValueError: there is no such ``measure``.
+    """
+    _require(comparison, measure)
     field = {n: mine[measure] for n, mine in comparison.values.items() if n != ORACLE}
     return against(field, comparison.reference)
 
@@ -177,7 +223,14 @@ def finding(comparison: Comparison, measure: str = "ability_held_out") -> str:
 
     Returns:
         the sentence.
+
+    Raises:
+        TypeError: ``comparison`` is something else.
+        ValueError: there is no such ``measure``, or ``compare`` adds it and it has no heading.
     """
+    _require(comparison, measure)
+    if measure not in MEASURES:
+        raise ValueError(f"measure={measure!r} has no heading: use one of {', '.join(MEASURES)}")
     found, average = differences(comparison, measure), means(comparison, measure)
     field = [name for name in average if name != ORACLE]
     best = max(field, key=lambda name: average[name].mean)
@@ -214,6 +267,7 @@ def table(comparison: Comparison) -> Table:
     Returns:
         a rich table of 80 columns.
     """
+    require_comparison(comparison)
     setting = comparison.setting
     found = differences(comparison, "ability_held_out")
     shown = Table(
@@ -285,6 +339,7 @@ def to_dict(comparison: Comparison) -> dict:
     Returns:
         a dictionary; NaN becomes None.
     """
+    require_comparison(comparison)
     selectors = {}
     for name, mine in comparison.values.items():
         sums = comparison.runs[name].calibration
@@ -334,6 +389,9 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     """
     from dpsjax.lab.plots import write_plots  # matplotlib takes a second to import
 
+    require_comparison(comparison)
+    checks.require_type((str, Path), "a folder", folder=folder)
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "comparison.json"
     path.write_text(json.dumps(to_dict(comparison), indent=1) + "\n", encoding="utf-8")

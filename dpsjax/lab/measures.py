@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpsjax import checks
 from dpsjax.belief import beta, binomial
 from dpsjax.selectors.scores import partial_states
 from dpsjax.selectors.solve_rate import RateBelief
@@ -41,7 +42,12 @@ def predicted_outcome(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
 
     Returns:
         float32[3, N]; None if there is no such belief.
+
+    Raises:
+        TypeError: ``beliefs`` is no tuple, or ``group`` no integer.
+        ValueError: ``group`` is not positive.
     """
+    _require(beliefs, group)
     for belief in beliefs:
         if isinstance(belief, StateBelief):
             return _from_states(belief.prob)
@@ -57,18 +63,25 @@ def believed_rate(beliefs: tuple) -> Float[Array, "N"]:
     """Pass rates expected by the newest Beta belief or belief about rates.
 
     Raises:
+        TypeError: if ``beliefs`` is no tuple.
         ValueError: if there is none.
     """
+    _require(beliefs, 1)
     for belief in beliefs:
         if isinstance(belief, BetaBelief):
             return belief.a / (belief.a + belief.b)
         if isinstance(belief, RateBelief):
             return binomial.expectation(belief.prob, binomial.rates(belief.prob.shape[0]))
-    raise ValueError("allocating rollouts needs track_beta or track_solve_rate in the selector")
+    held = ", ".join(type(belief).__name__ for belief in beliefs) or "nothing"
+    raise ValueError(
+        "allocating rollouts needs track_beta or track_solve_rate in the selector, whose beliefs "
+        f"hold {held}"
+    )
 
 
 def outcome_of_average(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
     """As :func:`predicted_outcome`, for a tracked average of pass rates taken at face value."""
+    _require(beliefs, group)
     for belief in beliefs:
         if isinstance(belief, AverageBelief):
             return group_outcome(jnp.clip(belief.value.astype(jnp.float32), 0.0, 1.0), group)
@@ -90,6 +103,7 @@ def outcome_of_arc(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
 
 
 def _average_over_gaussian(beliefs, group, to_rate):
+    _require(beliefs, group)
     nodes, weights = np.polynomial.hermite_e.hermegauss(15)
     weights = weights / weights.sum()
     for belief in beliefs:
@@ -101,6 +115,11 @@ def _average_over_gaussian(beliefs, group, to_rate):
     return None
 
 
+def _require(beliefs: tuple, group: int) -> None:
+    checks.require_type((tuple, list), "the beliefs of a proposal", beliefs=beliefs)
+    checks.require_counts(group=group)
+
+
 def group_outcome(rate: Float[Array, "N"], group: int) -> Float[Array, "3 N"]:
     """Probabilities that none, some or all of ``group`` independent rollouts pass.
 
@@ -110,7 +129,14 @@ def group_outcome(rate: Float[Array, "N"], group: int) -> Float[Array, "3 N"]:
 
     Returns:
         float32[3, N], columns sum to 1.
+
+    Raises:
+        TypeError: ``rate`` is no array of floats, or ``group`` no integer.
+        ValueError: ``rate`` is no vector or lies outside [0, 1], or ``group`` is not positive.
     """
+    checks.require_arrays(rate=(rate, "float N"))
+    checks.require_range(0.0, 1.0, rate=rate)
+    checks.require_counts(group=group)
     none, every = (1.0 - rate) ** group, rate**group
     return jnp.stack([none, jnp.maximum(1.0 - none - every, 0.0), every])
 
@@ -144,7 +170,14 @@ def calibrate(predicted: Float[Array, "3 N"], truth: Float[Array, "3 N"]) -> Cal
 
     Returns:
         sums over the N prompts.
+
+    Raises:
+        TypeError: an argument is no array of floats.
+        ValueError: shapes do not fit, or there is NaN or infinity.
     """
+    checks.require_arrays(predicted=(predicted, "float S N"), truth=(truth, "float S N"))
+    checks.require_setting(predicted.shape[0] == 3, "predicted", predicted.shape, "[3, N]")
+    checks.require_range(-jnp.inf, jnp.inf, predicted=predicted, truth=truth)
     q, v = predicted[1], truth[1]
     log_loss = -(
         v * jnp.log(jnp.clip(q, SMALLEST, 1)) + (1 - v) * jnp.log(jnp.clip(1 - q, SMALLEST, 1))
@@ -197,7 +230,13 @@ def summarize(run: "Run") -> dict[str, np.ndarray]:
         ``effective_ratio`` is effective groups over rolled out groups, at the rollouts' time.
         ``brier``, ``log_loss`` and ``accuracy`` are over all prompts of the pool and all steps,
         selected or not.
+
+    Raises:
+        TypeError: ``run`` is something else.
     """
+    from dpsjax.lab.simulate import Run  # which imports this module
+
+    checks.require_type(Run, "of simulate", run=run)
     steps = {name: np.asarray(value, np.float64) for name, value in run.steps._asdict().items()}
     effective, groups = steps["effective"], steps["groups"]
     half = effective.shape[-1] // 2
@@ -235,6 +274,10 @@ def gap_closed(value, uniform, oracle) -> np.ndarray:
     >>> float(gap_closed(0.7, 0.5, 0.9))
     0.5
     """
+    value, uniform, oracle = (
+        checks.as_floats(name, given)
+        for name, given in (("value", value), ("uniform", uniform), ("oracle", oracle))
+    )
     gap = np.asarray(oracle, np.float64) - uniform
     return np.asarray(np.round(_ratio(np.asarray(value, np.float64) - uniform, gap), 12))
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dpsjax import checks
 from dpsjax.lab.compare import (
     ORACLE,
     SIGNIFICANT,
@@ -14,6 +15,7 @@ from dpsjax.lab.compare import (
     differences,
     means,
     ranking,
+    require_comparison,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +49,15 @@ def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
 
     Returns:
         the files.
+
+    Raises:
+        TypeError: ``comparison`` or ``folder`` is something else.
     """
     import matplotlib
+
+    require_comparison(comparison)
+    checks.require_type((str, Path), "a folder", folder=folder)
+    folder = Path(folder)
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -84,6 +93,7 @@ def colors(comparison: Comparison) -> dict[str, str]:
     Returns:
         name -> colour; those without one are drawn faintly and not named.
     """
+    require_comparison(comparison)
     fixed = {UNIFORM: BLACK, ORACLE: "#777777"}
     fixed[comparison.reference] = BLACK if comparison.reference == UNIFORM else BLUE
     others = [name for name in ranking(comparison) if name not in fixed]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dpsjax import selectors
+from dpsjax import checks, selectors
 from dpsjax.lab.measures import (
     Calibration,
     believed_rate,
@@ -43,11 +43,10 @@ class Setting:
     """Steps by which rollouts arrive late, as with a stale policy; 0 is on time."""
 
     def __post_init__(self):
-        for name in ("pool", "batch", "rollouts", "steps"):
-            if dataclasses.asdict(self)[name] < 1:
-                raise ValueError(f"{name} must be at least 1, got {dataclasses.asdict(self)[name]}")
-        if self.delay < 0:
-            raise ValueError(f"delay must not be negative, got {self.delay}")
+        checks.require_counts(
+            pool=self.pool, batch=self.batch, rollouts=self.rollouts, steps=self.steps
+        )
+        checks.require_counts(least=0, delay=self.delay)
 
 
 class Contender(NamedTuple):
@@ -116,7 +115,16 @@ def uniforms(
 
     Returns:
         float32[B, G] in [0, 1).
+
+    Raises:
+        TypeError: an argument is something else.
+        ValueError: ``step`` is negative, or ``rollouts`` not positive.
     """
+    checks.require_key(key=key)
+    checks.require_type(Setting, "a Setting", setting=setting)
+    checks.require_counts(**checks.given(rollouts=rollouts))
+    if not isinstance(step, jax.Array):
+        checks.require_counts(least=0, step=step)
     key = jax.random.fold_in(jax.random.fold_in(key, 1), step)
     shape = (setting.batch, setting.rollouts if rollouts is None else rollouts)
     return jax.random.uniform(key, shape, jnp.float32)
@@ -244,10 +252,15 @@ def simulate(
         curves, visits, calibration and, if asked, the groups.
 
     Raises:
-        ValueError: if ``contender.waves`` is not positive.
+        TypeError: if an argument is something else.
+        ValueError: if ``contender.waves`` or ``contender.most`` is not positive.
     """
-    if contender.waves < 1:
-        raise ValueError(f"waves must be at least 1, got {contender.waves}")
+    checks.require_type(Contender, "a Contender", contender=contender)
+    checks.require_type(Selector, "a Contender of a selector", contender=contender.selector)
+    checks.require_counts(**{"contender.waves": contender.waves, "contender.most": contender.most})
+    checks.require_type(Student, "a Student", student=student)
+    checks.require_type(Setting, "a Setting", setting=setting)
+    checks.require_key(key=key)
     size = setting.batch
     room = 2 * size - 1 if contender.waves > 1 else 1
     carry = _Carry(
@@ -265,7 +278,8 @@ def simulate(
 
 
 def run_keys(seeds: int) -> Shaped[Array, "S"]:
-    """Keys of runs 0..seeds-1; the same for every contender."""
+    """Keys of runs 0..seeds-1; the same for every contender. At least one, or a ValueError."""
+    checks.require_counts(seeds=seeds)
     return jax.vmap(jax.random.key)(jnp.arange(seeds, dtype=jnp.uint32))
 
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from dpsjax import checks
+
 
 class Interval(NamedTuple):
     """A mean over seeds and Student's 95 % confidence interval of it."""
@@ -36,10 +38,16 @@ def interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Inter
     Returns:
         the interval; its ends are NaN for fewer than two values.
 
+    Raises:
+        TypeError: ``values`` or ``level`` holds no numbers.
+        ValueError: ``level`` is not above 0 and below 1.
+
     >>> interval([1.0, 2.0, 3.0]).mean
     2.0
     """
-    values = np.asarray(values, np.float64)
+    values = checks.as_floats("values", values)
+    checks.require_real(level=level)
+    checks.require_setting(0 < level < 1, "level", level, "above 0 and below 1")
     values = values[~np.isnan(values)]
     if values.size == 0:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
@@ -60,7 +68,7 @@ def paired_p_value(differences: Sequence[float] | np.ndarray) -> float:
     Returns:
         1 if all are 0, 0 if all are equal and not 0, NaN for fewer than two.
     """
-    values = np.asarray(differences, np.float64)
+    values = checks.as_floats("differences", differences)
     values = values[~np.isnan(values)]
     if values.size < 2:
         return float("nan")
@@ -82,7 +90,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    given = np.asarray(p_values, np.float64)
+    given = checks.as_floats("p_values", p_values, axes=1)
     corrected = np.full(given.size, np.nan)
     known = np.flatnonzero(~np.isnan(given))
     largest = 0.0
@@ -103,12 +111,20 @@ def against(values: dict[str, np.ndarray], reference: str) -> dict[str, Differen
         name -> difference, without the reference. The family of Holm's correction is all of them.
 
     Raises:
-        ValueError: if the reference is not among the names.
+        TypeError: if ``values`` is no dictionary of numbers.
+        ValueError: if the reference is not among the names, or lengths differ.
     """
-    if reference not in values:
-        raise ValueError(f"reference={reference!r} must be one of {', '.join(values)}")
+    checks.require_type(dict, "a dictionary of arrays", values=values)
+    values = {name: checks.as_floats("values", one, axes=1) for name, one in values.items()}
+    if len({one.size for one in values.values()}) > 1:
+        sizes = {name: one.size for name, one in values.items()}
+        raise ValueError(f"values must be of the same seeds for all, got lengths {sizes}")
+    if not isinstance(reference, str) or reference not in values:
+        raise ValueError(
+            f"reference={reference!r} must be one of the names of values: {', '.join(values)}"
+        )
     names = [name for name in values if name != reference]
-    pairs = {name: np.asarray(values[name]) - np.asarray(values[reference]) for name in names}
+    pairs = {name: values[name] - values[reference] for name in names}
     p_values = [paired_p_value(pairs[name]) for name in names]
     out = {}
     for name, p_value, corrected in zip(names, p_values, holm(p_values), strict=True):

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.lab.measures import group_outcome
 from dpsjax.types import Array, Float, Int, Key, PyTree, Scalar
 
@@ -41,6 +42,15 @@ class StudentParams(NamedTuple):
     shift_spread: Scalar = 0.0  # standard deviation of the difficulty's change, in logits
     false_pass: Scalar = 0.0  # probability that the verifier passes a wrong response
     false_fail: Scalar = 0.0  # probability that the verifier fails a right response
+
+
+# What the parameters may be; the others may be any finite number.
+RANGES = {
+    **dict.fromkeys(("spread", "repetition", "unlock_range", "shift_spread"), (0.0, jnp.inf)),
+    **dict.fromkeys(("forgetting", "topic_share", "locked_share"), (0.0, 1.0)),
+    **dict.fromkeys(("false_pass", "false_fail"), (0.0, 1.0)),
+    "shift_step": (0.0, 2e9),
+}
 
 
 class StudentState(NamedTuple):
@@ -86,7 +96,18 @@ def signal(passes: Int[Array, "B"], trials: Int[Array, "B"]) -> Float[Array, "B"
 
     Returns:
         float32[B] in [0, 1].
+
+    Raises:
+        TypeError: a count is no integer.
+        ValueError: lengths differ, or ``passes`` does not lie in [0, trials].
     """
+    passes = checks.integer_vector("passes", passes)
+    trials = checks.integer_vector("trials", trials, length=passes.shape[0], of="passes")
+    checks.require(
+        (passes >= 0) & (passes <= trials),
+        "passes must lie in [0, trials], got {passes}",
+        passes=passes,
+    )
     spread = (passes * (trials - passes)).astype(jnp.float32)
     return 2.0 * jnp.sqrt(spread) / jnp.maximum(trials, 1).astype(jnp.float32)
 
@@ -167,10 +188,14 @@ def student(params: StudentParams, held_out: int = 512) -> Student:
         the student.
 
     Raises:
-        ValueError: if ``held_out`` is not positive.
+        TypeError: if ``params`` is something else, or ``held_out`` no integer.
+        ValueError: if ``held_out`` is not positive, or a parameter is out of range.
     """
-    if held_out < 1:
-        raise ValueError(f"held_out must be at least 1, got {held_out}")
+    checks.require_type(StudentParams, "a StudentParams", params=params)
+    checks.require_counts(held_out=held_out)
+    for name, value in params._asdict().items():
+        low, high = RANGES.get(name, (-jnp.inf, jnp.inf))
+        checks.require_scalar(low, high, **{name: value})
 
     def answer(uniforms, state, index):
         rate = _verdict_rate(params, _solve_rate(params, state)[jnp.maximum(index, 0)])

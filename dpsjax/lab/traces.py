@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from dpsjax import checks
 from dpsjax.lab.students import Student
 from dpsjax.tasks.traces import COLUMNS, FORMAT, VERSION, Trace, make_trace, read_trace, write_trace
 from dpsjax.types import Array, Int
@@ -45,8 +46,10 @@ def recorded(trace: Trace) -> Student:
         the student.
 
     Raises:
+        TypeError: if ``trace`` is something else.
         ValueError: if a group is missing; the message names the first.
     """
+    checks.require_type(Trace, "of read_trace or make_trace", trace=trace)
     steps = int(trace.step.max()) + 1 if trace.step.size else 0
     trials = np.zeros((steps, trace.num_prompts), np.int32)
     passes = np.zeros_like(trials)
@@ -56,7 +59,7 @@ def recorded(trace: Trace) -> Student:
         step, prompt = np.argwhere(trials == 0)[0] if steps else (0, 0)
         raise ValueError(
             f"a replay needs a group of every prompt at every step: step {step} has none of "
-            f"prompt {prompt}; record the full pool"
+            f"prompt {prompt} in this trace; record the full pool"
         )
     tape_passes, tape_trials = jnp.asarray(passes), jnp.asarray(trials)
 

@@ -103,7 +103,7 @@ def test_command_replays_a_trace(tmp_path, capsys):
     [
         ({"student": "eager"}, "student='eager' must be one of logit-normal"),
         ({"selectors": ("nope",)}, "selector='nope' must be one of uniform"),
-        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"seeds": 0}, "seeds=0 must be at least 1"),
     ],
 )
 def test_bad_options(options, message):
@@ -113,6 +113,6 @@ def test_bad_options(options, message):
 
 def test_bad_sizes_from_the_command_line(capsys):
     assert cli.main(["compare", "--steps", "0"]) == 2
-    assert "steps must be at least 1, got 0" in capsys.readouterr().err
+    assert "steps=0 must be at least 1" in capsys.readouterr().err
     assert cli.main(["compare", "--trace", "/nowhere.jsonl"]) == 2
     assert "nowhere.jsonl" in capsys.readouterr().err

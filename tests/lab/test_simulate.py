@@ -193,9 +193,9 @@ def test_summary_of_a_run(runs):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: lab.Setting(pool=0), "pool must be at least 1, got 0"),
-        (lambda: lab.Setting(delay=-1), "delay must not be negative, got -1"),
-        (lambda: run(lab.Contender(selectors.uniform(), waves=0)), "waves must be at least 1"),
+        (lambda: lab.Setting(pool=0), "pool=0 must be at least 1"),
+        (lambda: lab.Setting(delay=-1), "delay=-1 must be at least 0"),
+        (lambda: run(lab.Contender(selectors.uniform(), waves=0)), "waves=0 must be at least 1"),
     ],
 )
 def test_bad_settings(make, message):

@@ -54,5 +54,7 @@ def test_against_pairs_by_seed():
     assert set(found) == {"a", "b"}
     assert found["a"].mean == pytest.approx(1.0) and found["a"].p_corrected < 1e-6
     assert found["b"].p_corrected > 0.9
-    with pytest.raises(ValueError, match="reference='x' must be one of dps, a"):
+    with pytest.raises(
+        ValueError, match="reference='x' must be one of the names of values: dps, a"
+    ):
         statistics.against({"dps": base, "a": base}, "x")

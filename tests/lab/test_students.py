@@ -146,5 +146,5 @@ def test_verifier_noise_on_hopeless_prompts_teaches_little(key):
 
 
 def test_bad_sizes():
-    with pytest.raises(ValueError, match="held_out must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="held_out=0 must be at least 1"):
         students.student(students.logit_normal(), 0)

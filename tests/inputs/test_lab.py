@@ -1,0 +1,228 @@
+"""Every public name of dpsjax.lab."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpsjax import selectors
+from dpsjax.lab import compare, measures, plots, simulate, statistics, students, traces
+from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief
+from tests.inputs.test_tasks import TRACE
+from tests.inputs.wrong import Row, complaints, public
+
+N, F = 4, np.float32
+KEY = jax.random.key(0)
+RATE = np.array([0.1, 0.5, 0.7, 0.9], F)
+OUTCOME = np.array(measures.group_outcome(jnp.asarray(RATE), 8))
+SETTING = simulate.Setting(pool=8, batch=2, rollouts=4, steps=2)
+STUDENT = students.student(students.StudentParams(), held_out=4)
+UNIFORM = simulate.Contender(selectors.uniform())
+SEEDS = np.array([0.1, 0.2, 0.4])
+FULL = traces.make_trace(
+    1, [{"step": 0, "prompt": 0, "passes": 3, "trials": 8, "length": None, "policy": 0}]
+)
+BELIEFS = {
+    "average": (AverageBelief(RATE, RATE, np.ones(N, np.int32)),),
+    "beta": (BetaBelief(RATE, RATE),),
+    "gaussian": (GaussianBelief(RATE, RATE),),
+}
+
+
+def run() -> simulate.Run:
+    """A run without running."""
+    zero = np.zeros(2, F)
+    steps = simulate.Steps(*[zero + 1] * len(simulate.Steps._fields))
+    sums = measures.Calibration(F(1), F(0), F(0), np.eye(3, dtype=F), np.ones((3, 10), F))
+    return simulate.Run(steps, np.ones(N, np.int32), sums, None)
+
+
+def both(one):
+    return jax.tree.map(lambda x: np.stack([x, x]), one)
+
+
+NAMES = ("uniform", "dps", "oracle")
+MEASURED = {
+    **{name: np.array([0.5, 0.6]) for name in measures.MEASURES},
+    **{name: np.array([0.5, 0.6]) for name in compare.GAP},
+}
+COMPARISON = compare.Comparison(
+    title="student",
+    setting=SETTING,
+    seeds=2,
+    reference="dps",
+    runs=dict.fromkeys(NAMES, both(run())),
+    values=dict.fromkeys(NAMES, MEASURED),
+    seconds=dict.fromkeys(NAMES, 1.0),
+)
+
+
+def shaped(**arguments):
+    """A simulation's shapes: nothing is compiled."""
+    key = arguments.pop("key", KEY)
+    return jax.eval_shape(lambda: simulate.simulate(key=key, **arguments))
+
+
+def compared(call, **arguments):
+    """A comparison that is refused, or would start."""
+
+    class Started(Exception):
+        pass
+
+    def start(*_):
+        raise Started
+
+    before = compare.simulate_seeds, compare.simulate
+    compare.simulate_seeds = compare.simulate = start
+    try:
+        call(**arguments)
+    except Started:
+        return "started"
+    finally:
+        compare.simulate_seeds, compare.simulate = before
+
+
+COMPARED = {
+    "contenders": {"dps": selectors.dps()},
+    "setting": SETTING,
+    "seeds": 2,
+    "reference": "dps",
+    "on_done": lambda name, seconds: None,
+}
+ROWS = {
+    "compare.compare": Row(
+        lambda **given: compared(compare.compare, **given),
+        {**COMPARED, "student": STUDENT, "title": "mine"},
+        also={"contenders": [{"dps": 3}, {3: selectors.dps()}]},
+        free=frozenset({"reference"}),
+    ),
+    "compare.compare_students": Row(
+        lambda **given: compared(compare.compare_students, **given),
+        {**COMPARED, "families": {"slow": students.slow()}},
+        also={"families": [{"slow": 3}, {}], "contenders": [{"dps": 3}]},
+        free=frozenset({"reference"}),
+    ),
+    **{
+        f"compare.{call.__name__}": Row(
+            call, {"comparison": COMPARISON, "measure": "ability_held_out"}
+        )
+        for call in (compare.means, compare.differences, compare.finding, compare.ranking)
+    },
+    "compare.table": Row(compare.table, {"comparison": COMPARISON}),
+    "compare.to_dict": Row(compare.to_dict, {"comparison": COMPARISON}),
+    "measures.believed_rate": Row(measures.believed_rate, {"beliefs": BELIEFS["beta"]}),
+    "measures.predicted_outcome": Row(
+        measures.predicted_outcome, {"beliefs": BELIEFS["beta"], "group": 8}
+    ),
+    "measures.outcome_of_average": Row(
+        measures.outcome_of_average, {"beliefs": BELIEFS["average"], "group": 8}
+    ),
+    "measures.outcome_of_logit": Row(
+        measures.outcome_of_logit, {"beliefs": BELIEFS["gaussian"], "group": 8}
+    ),
+    "measures.outcome_of_arc": Row(
+        measures.outcome_of_arc, {"beliefs": BELIEFS["gaussian"], "group": 8}
+    ),
+    "measures.group_outcome": Row(measures.group_outcome, {"rate": RATE, "group": 8}),
+    "measures.calibrate": Row(measures.calibrate, {"predicted": OUTCOME, "truth": OUTCOME}),
+    "measures.no_calibration": Row(measures.no_calibration, {}),
+    "measures.summarize": Row(measures.summarize, {"run": run()}),
+    "measures.gap_closed": Row(
+        measures.gap_closed, {"value": 0.7, "uniform": 0.5, "oracle": 0.9}, loose=True
+    ),
+    "plots.colors": Row(plots.colors, {"comparison": COMPARISON}),
+    "simulate.Setting": Row(simulate.Setting, {**vars(SETTING), "delay": 1}),
+    "simulate.run_keys": Row(simulate.run_keys, {"seeds": 2}),
+    "simulate.uniforms": Row(
+        simulate.uniforms, {"key": KEY, "step": 0, "setting": SETTING, "rollouts": 4}
+    ),
+    "simulate.simulate": Row(
+        shaped,
+        {
+            "contender": UNIFORM,
+            "student": STUDENT,
+            "key": KEY,
+            "setting": SETTING,
+            "record": False,
+        },
+        also={"contender": [UNIFORM._replace(waves=0), UNIFORM._replace(waves=1.5)]},
+    ),
+    "statistics.interval": Row(
+        statistics.interval, {"values": SEEDS, "level": 0.95}, free=frozenset({"values"})
+    ),
+    "statistics.interval, values": Row(statistics.interval, {"values": SEEDS}, loose=True),
+    "statistics.paired_p_value": Row(statistics.paired_p_value, {"differences": SEEDS}, loose=True),
+    "statistics.holm": Row(statistics.holm, {"p_values": SEEDS}, loose=True),
+    "statistics.against": Row(
+        statistics.against,
+        {"values": {"dps": SEEDS, "mopps": SEEDS[::-1]}, "reference": "dps"},
+        also={"values": [{"dps": SEEDS, "mopps": SEEDS[:2]}, {"dps": SEEDS, "mopps": "x"}]},
+    ),
+    "students.student": Row(students.student, {"params": students.StudentParams(), "held_out": 8}),
+    "students.signal": Row(
+        students.signal,
+        {"passes": np.array([3, 8], np.int32), "trials": np.array([8, 8], np.int32)},
+    ),
+    "traces.recorded": Row(traces.recorded, {"trace": FULL}, also={"trace": [TRACE]}),
+}
+FAMILIES = (
+    students.logit_normal,
+    students.slow,
+    students.forgetting,
+    students.regime_shift,
+    students.unlocking,
+    students.noisy_verifier,
+    students.correlated_topics,
+    students.limited_lessons,
+)
+PARAMS = {
+    name: Row(
+        lambda **given: students.student(students.logit_normal(**given)), {name: float(value)}
+    )
+    for name, value in students.StudentParams()._asdict().items()
+}
+ELSEWHERE = {
+    "command.CompareArguments": "tests/test_cli.py",
+    "command.run": "tests/test_cli.py",
+    "simulate.simulate_seeds": "simulate's arguments, and run_keys's",
+    "simulate.sweep": "simulate's arguments, and run_keys's",
+    "compare.require_comparison": "is such a check",
+    "compare.write": "below",
+    "plots.write_plots": "below",
+    **{f"plots.{name}": "drawn by write_plots" for name in vars(plots) if name[:5] == "draw_"},
+    **{f"students.{family.__name__}": "below" for family in FAMILIES},
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_wrong_argument_is_named(name):
+    assert complaints(ROWS[name]) == []
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_a_wrong_parameter_of_a_student_is_named(name):
+    assert complaints(PARAMS[name]) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_of_students_names_a_parameter_that_it_has_not(family):
+    with pytest.raises((ValueError, TypeError), match="temper"):
+        family(temper=1.0)
+    assert family(mean=2.0).mean == 2.0
+
+
+@pytest.mark.parametrize("write", [compare.write, plots.write_plots])
+@pytest.mark.parametrize("bad", [None, 3, {}, "x"])
+def test_writing_what_is_no_comparison(write, bad, tmp_path):
+    with pytest.raises(TypeError, match="comparison"):
+        write(bad, tmp_path)
+    with pytest.raises(TypeError, match="folder"):
+        write(COMPARISON, 3)
+    assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_every_public_name_is_covered():
+    covered = {f"lab.{name.split(',')[0]}" for name in ROWS}
+    assert public("dpsjax.lab") == covered | {f"lab.{name}" for name in ELSEWHERE}
