@@ -103,7 +103,7 @@ def test_command_replays_a_trace(tmp_path, capsys):
     [
         ({"student": "eager"}, "student='eager' must be one of logit-normal"),
         ({"selectors": ("nope",)}, "selector='nope' must be one of uniform"),
-        ({"seeds": 0}, "seeds=0 must be at least 1"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
     ],
 )
 def test_bad_options(options, message):
