@@ -211,6 +211,24 @@ def require_key(**values) -> None:
             raise TypeError(f"{name}={_shown(value)} must be one key, as of jax.random.key(0)")
 
 
+def require_floats(**values) -> None:
+    """Demand that arguments are arrays of floats with at least one axis.
+
+    Args:
+        **values: by name.
+
+    Raises:
+        TypeError: one is something else.
+        ValueError: one is a scalar, or its last axis is empty.
+    """
+    for name, value in values.items():
+        array = isinstance(value, jax.Array | np.ndarray)
+        if not array or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(f"{name}={_shown(value)} must be an array of floats")
+        if value.ndim == 0 or value.shape[-1] == 0:
+            raise ValueError(f"{name} must have an axis that is not empty, got {value.shape}")
+
+
 def require_callable(**values) -> None:
     """Demand that arguments are functions.
 

@@ -1,6 +1,7 @@
 """Folders of Qwen2.5, Qwen3 and Llama-3: read into shards, written so that transformers loads."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 from safetensors.numpy import save_file
 
+from dpsjax import checks
 from dpsjax.policy.config import PolicyConfig, Rope
-from dpsjax.policy.weights import load_tensors, stored_tensors, write_atomically
+from dpsjax.policy.weights import (
+    load_tensors,
+    require_parameters,
+    stored_tensors,
+    write_atomically,
+)
 from dpsjax.types import PyTree
 
 __all__ = ["config_from_json", "config_to_json", "load_checkpoint", "save_checkpoint"]
@@ -41,12 +48,29 @@ def _unsupported(what: str, value: Any, fix: str) -> ValueError:
     return ValueError(f"config.json: {what}={value!r} is not supported; {fix}")
 
 
+def _number(values: Mapping[str, Any], name: str, default: Any, kind: type) -> Any:
+    """A positive number of a ``config.json``; KeyError if it is missing and has no default."""
+    value = values[name] if default is None else values.get(name, default)
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if not real or not 0 < value < math.inf or kind(value) != value:
+        raise _unsupported(name, value, f"it must be a positive {kind.__name__}")
+    return kind(value)
+
+
+def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object in a ``config.json``, empty where it is missing or null."""
+    value = values.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise _unsupported(name, value, "it must be an object")
+    return value
+
+
 def _rope_from_json(values: Mapping[str, Any]) -> Rope:
     """RoPE of either layout: ``rope_parameters``, or ``rope_theta`` beside ``rope_scaling``."""
-    scaling = {**(values.get("rope_scaling") or {}), **(values.get("rope_parameters") or {})}
+    scaling = {**_table(values, "rope_scaling"), **_table(values, "rope_parameters")}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    positions = int(values.get("max_position_embeddings", 32_768))
-    theta = float(scaling.get("rope_theta", values.get("rope_theta", 10_000.0)))
+    positions = _number(values, "max_position_embeddings", 32_768, int)
+    theta = _number({**values, **scaling}, "rope_theta", 10_000.0, float)
     if kind == "default":
         return Rope(theta=theta, max_positions=positions)
     if kind not in ("linear", "llama3"):
@@ -54,10 +78,10 @@ def _rope_from_json(values: Mapping[str, Any]) -> Rope:
     return Rope(
         theta=theta,
         scaling=kind,
-        factor=float(scaling["factor"]),
-        low_frequency=float(scaling.get("low_freq_factor", 1.0)),
-        high_frequency=float(scaling.get("high_freq_factor", 4.0)),
-        original_positions=int(scaling.get("original_max_position_embeddings", 8192)),
+        factor=_number(scaling, "factor", None, float),
+        low_frequency=_number(scaling, "low_freq_factor", 1.0, float),
+        high_frequency=_number(scaling, "high_freq_factor", 4.0, float),
+        original_positions=_number(scaling, "original_max_position_embeddings", 8192, int),
         max_positions=positions,
     )
 
@@ -72,33 +96,38 @@ def config_from_json(values: Mapping[str, Any]) -> PolicyConfig:
         The configuration.
 
     Raises:
-        ValueError: another model family, or a feature that would change the function silently
-            (sliding windows, another activation, biases elsewhere, other RoPE scalings).
+        TypeError: ``values`` is no dictionary.
+        ValueError: a number that is none, another model family, or a feature that would change the
+            function silently (sliding windows, another activation, biases elsewhere, other RoPE
+            scalings).
     """
+    checks.require_type(Mapping, "the object in a config.json", values=values)
     kind = values.get("model_type")
-    if kind not in _ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in _ARCHITECTURES:
         raise _unsupported("model_type", kind, f"use one of {', '.join(_ARCHITECTURES)}")
     if values.get("hidden_act", "silu") != "silu":
         raise _unsupported("hidden_act", values["hidden_act"], "only silu is")
-    if values.get("use_sliding_window") or "sliding_attention" in values.get("layer_types", ()):
+    if values.get("use_sliding_window") or "sliding_attention" in (values.get("layer_types") or ()):
         raise _unsupported("use_sliding_window", True, "only full attention is")
     for name in ("mlp_bias", *(("attention_bias",) if kind != "qwen2" else ())):
         if values.get(name):
             raise _unsupported(name, True, "only Qwen2's biases on queries, keys and values are")
     try:
-        heads, width = int(values["num_attention_heads"]), int(values["hidden_size"])
+        heads = _number(values, "num_attention_heads", None, int)
+        width = _number(values, "hidden_size", None, int)
+        shared = {k: v for k, v in values.items() if v is not None}  # null means the default
         return PolicyConfig(
-            vocab_size=int(values["vocab_size"]),
+            vocab_size=_number(values, "vocab_size", None, int),
             width=width,
-            mlp_width=int(values["intermediate_size"]),
-            layers=int(values["num_hidden_layers"]),
+            mlp_width=_number(values, "intermediate_size", None, int),
+            layers=_number(values, "num_hidden_layers", None, int),
             heads=heads,
-            kv_heads=int(values.get("num_key_value_heads") or heads),
-            head_dim=int(values.get("head_dim") or width // heads),
+            kv_heads=_number(shared, "num_key_value_heads", heads, int),
+            head_dim=_number(shared, "head_dim", width // max(heads, 1), int),
             tied_embeddings=bool(values.get("tie_word_embeddings", False)),
             attention_bias=kind == "qwen2",
             qk_norm=kind == "qwen3",
-            norm_eps=float(values.get("rms_norm_eps", 1e-6)),
+            norm_eps=_number(values, "rms_norm_eps", 1e-6, float),
             rope=_rope_from_json(values),
         )
     except KeyError as error:
@@ -109,8 +138,10 @@ def config_to_json(config: PolicyConfig) -> dict[str, Any]:
     """A ``config.json`` that transformers reads, of the family the architecture belongs to.
 
     Raises:
+        TypeError: ``config`` is something else.
         ValueError: no public family has both qk-norm and biases, or Qwen2 another head size.
     """
+    checks.require_type(PolicyConfig, "a PolicyConfig", config=config)
     if config.qk_norm and config.attention_bias:
         raise ValueError("qk_norm=True with attention_bias=True is no public family; drop one")
     if config.attention_bias and config.head_dim * config.heads != config.width:
@@ -151,9 +182,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: is this a checkpoint folder?")
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: holds {str(values)[:40]!r}, and must hold an object")
+    return values
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -163,7 +197,9 @@ def _shards(folder: Path) -> list[Path]:
         if not (folder / _SINGLE).is_file():
             raise FileNotFoundError(f"{folder} holds neither {_SINGLE} nor {_INDEX}")
         return [folder / _SINGLE]
-    where = _read_json(index)["weight_map"]
+    where = _read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise ValueError(f"{index}: weight_map={where!r} must name a shard for every tensor")
     for tensor, name in sorted(where.items()):
         if not isinstance(name, str) or Path(name).name != name:
             raise ValueError(f"{index}: shard {name!r} lies outside the folder")
@@ -187,10 +223,13 @@ def load_checkpoint(folder: str | Path, *, mesh: Mesh | None = None) -> tuple[Po
         policy.
 
     Raises:
+        TypeError: ``folder`` is no path, or ``mesh`` no mesh.
         FileNotFoundError: a file is missing; a shard's error names a tensor in it.
         ValueError: an unsupported architecture, or a tensor that is missing, unknown, of the wrong
             shape or cut off; names file and tensor.
     """
+    checks.require_type((str, Path), "a folder", folder=folder)
+    checks.require_type(Mesh, "a mesh", **checks.given(mesh=mesh))
     folder = Path(folder)
     config = config_from_json(_read_json(folder / "config.json"))
     return config, load_tensors(config, _shards(folder), mesh)
@@ -219,7 +258,16 @@ def save_checkpoint(
             ``config.json`` from.
         dtype: of the written tensors.
         shard_bytes: largest shard; a model that fits in one is ``model.safetensors``.
+
+    Raises:
+        TypeError: an argument is something else.
+        ValueError: ``params`` are not of ``config``, or ``dtype`` or ``shard_bytes`` is not known.
     """
+    checks.require_type((str, Path), "a folder", folder=folder, **checks.given(source=source))
+    require_parameters(config, params)
+    checks.require_counts(shard_bytes=shard_bytes)
+    if not isinstance(dtype, str) or dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype={dtype!r} is not known; use float32 or bfloat16")
     folder = Path(folder)
     values = config_to_json(config)
     if source is not None:

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, Literal, get_args
 
+from dpsjax import checks
+
 Scaling = Literal["none", "linear", "llama3"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
@@ -12,14 +14,20 @@ __all__ = ["Compute", "PolicyConfig", "Rope", "tiny_config"]
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}")
 
 
 def _positive(**values: float | int) -> None:
+    checks.require_real(**values)
     for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name}={value!r} must be positive")
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name}={value!r} must be positive and finite")
+
+
+def _sizes(**values: int) -> None:
+    checks.require_integers(**values)
+    _positive(**values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +56,9 @@ class Rope:
 
     def __post_init__(self):
         _one_of("Rope.scaling", self.scaling, get_args(Scaling))
-        _positive(theta=self.theta, factor=self.factor, original_positions=self.original_positions)
+        _positive(theta=self.theta, factor=self.factor)
+        _positive(low_frequency=self.low_frequency, high_frequency=self.high_frequency)
+        _sizes(original_positions=self.original_positions, max_positions=self.max_positions)
         if self.scaling == "llama3" and not self.high_frequency > self.low_frequency:
             raise ValueError(
                 f"Rope.high_frequency={self.high_frequency} must exceed "
@@ -85,7 +95,9 @@ class Compute:
         _one_of("Compute.dtype", self.dtype, get_args(Dtype))
         _one_of("Compute.remat", self.remat, get_args(Remat))
         _one_of("Compute.decode_weights", self.decode_weights, get_args(DecodeWeights))
-        _positive(waves=self.waves)
+        _sizes(waves=self.waves)
+        checks.require_type(bool, "True or False", scan_layers=self.scan_layers)
+        checks.require_integers(query_chunk=self.query_chunk)
         if self.query_chunk < 0:
             raise ValueError(f"Compute.query_chunk={self.query_chunk} must be 0 (off) or positive")
 
@@ -126,7 +138,7 @@ class PolicyConfig:
     rope: Rope = Rope()
 
     def __post_init__(self):
-        _positive(
+        _sizes(
             vocab_size=self.vocab_size,
             width=self.width,
             mlp_width=self.mlp_width,
@@ -134,8 +146,16 @@ class PolicyConfig:
             heads=self.heads,
             kv_heads=self.kv_heads,
             head_dim=self.head_dim,
-            norm_eps=self.norm_eps,
         )
+        _positive(norm_eps=self.norm_eps)
+        checks.require_type(
+            bool,
+            "True or False",
+            tied_embeddings=self.tied_embeddings,
+            attention_bias=self.attention_bias,
+            qk_norm=self.qk_norm,
+        )
+        checks.require_type(Rope, "a Rope", rope=self.rope)
         if self.heads % self.kv_heads:
             raise ValueError(f"kv_heads={self.kv_heads} must divide heads={self.heads}")
         if self.head_dim % 2:
@@ -158,15 +178,17 @@ class PolicyConfig:
         """Rebuild a configuration written by ``to_dict``.
 
         Raises:
-            ValueError: a field is unknown or missing.
+            TypeError: ``values`` is no dictionary, or a field is of another type.
+            ValueError: a field is unknown, missing or out of range.
         """
+        checks.require_type(dict, "a dictionary, as of to_dict", values=values)
         known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown PolicyConfig fields: {', '.join(unknown)}")
+        if unknown := sorted(set(values) - known, key=str):
+            raise ValueError(f"unknown PolicyConfig fields: {', '.join(map(str, unknown))}")
         try:
             return cls(**{**values, "rope": Rope(**values.get("rope", {}))})
         except TypeError as error:
-            raise ValueError(f"not a PolicyConfig: {error}") from error
+            raise ValueError(f"values={values!r} are not a PolicyConfig: {error}") from error
 
 
 def tiny_config(vocab_size: int) -> PolicyConfig:

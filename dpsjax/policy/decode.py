@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from dpsjax.policy.log_probs import encode_prompt
+from dpsjax import checks
+from dpsjax.policy.log_probs import encode_prompt, require_prompt
 from dpsjax.policy.sharding import gathered
 from dpsjax.policy.transformer import Block, Policy
 from dpsjax.types import Array, Bool, Float, Int, Key, PyTree
@@ -36,10 +37,17 @@ class Sampling:
     pad_id: int = 0
 
     def __post_init__(self):
+        checks.require_integers(max_tokens=self.max_tokens, top_k=self.top_k, pad_id=self.pad_id)
+        checks.require_real(temperature=self.temperature, top_p=self.top_p)
+        checks.require_items(int, "a token id", stop_ids=self.stop_ids)
+        if self.pad_id < 0 or min(self.stop_ids, default=0) < 0:
+            raise ValueError(f"pad_id={self.pad_id}, stop_ids={self.stop_ids} must not be negative")
         if self.max_tokens <= 0:
             raise ValueError(f"max_tokens={self.max_tokens} must be positive")
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature} must be 0 (greedy) or positive")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(
+                f"temperature={self.temperature} must be 0 (greedy) or positive, finite"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k={self.top_k} must be 0 (off) or positive")
         if not 0 < self.top_p <= 1:
@@ -70,7 +78,15 @@ def truncate_logits(
     Top-p (Holtzman et al. 2020) applies to what top-k left over, renormalised. The set is exact:
     tokens by falling probability until the total reaches ``top_p``; tokens tied with the last one
     kept are kept.
+
+    Raises:
+        TypeError: ``logits`` is no array of floats, or ``top_k`` or ``top_p`` no number.
+        ValueError: ``top_k`` is negative, or ``top_p`` not in (0, 1].
     """
+    checks.require_floats(logits=logits)
+    checks.require_counts(least=0, top_k=top_k)
+    checks.require_real(top_p=top_p)
+    checks.require_setting(0 < top_p <= 1, "top_p", top_p, "above 0, at most 1")
     size = logits.shape[-1]
     if (top_k == 0 or top_k >= size) and top_p >= 1:
         return logits
@@ -197,8 +213,15 @@ def generate(
         ``Rollouts``.
 
     Raises:
-        ValueError: ``group`` is not positive, or the model's ``compute.waves`` do not divide it.
+        TypeError: an argument is something else, or an array of another kind.
+        ValueError: shapes do not fit; ``group`` is not positive, or the model's ``compute.waves``
+            do not divide it. Prompts outside the vocabulary or without a last token are
+            ``checkify`` errors under ``jit``.
     """
+    checks.require_key(key=key)
+    checks.require_type(Sampling, "a Sampling", sampling=sampling)
+    checks.require_integers(group=group)
+    prompt, prompt_mask = require_prompt(model, prompt, prompt_mask)
     waves = model.compute.waves
     if group <= 0:
         raise ValueError(f"group={group} must be positive: rollouts per prompt")

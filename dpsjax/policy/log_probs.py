@@ -3,13 +3,41 @@
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.policy.sharding import batch_ways, tensor_ways
 from dpsjax.policy.transformer import Block, Policy
 from dpsjax.types import Array, Bool, Float, Int
 
 _LOGITS = 1 << 27  # logits on one device that may exist at a time, float32
 
-__all__ = ["encode_prompt", "response_inputs", "token_log_probs"]
+__all__ = ["encode_prompt", "require_prompt", "response_inputs", "token_log_probs"]
+
+
+def require_prompt(model: Policy, prompt: Array, prompt_mask: Array) -> tuple[Array, Array]:
+    """Refuse what is no policy, or no batch of left-padded prompts; return these as JAX's arrays.
+
+    Raises:
+        TypeError: an argument is something else, or an array of another kind.
+        ValueError: shapes do not fit, a token is not in the vocabulary, or a last one is masked.
+    """
+    checks.require_type(Policy, "a Policy", model=model)
+    checks.require_arrays(prompt=(prompt, "int B P"), prompt_mask=(prompt_mask, "bool B P"))
+    if prompt.shape[1] == 0:
+        raise ValueError(f"prompt has shape {prompt.shape}: it needs at least one token")
+    _require_ids(model, prompt=prompt)
+    last = prompt_mask[:, -1]
+    checks.require(last, "prompt_mask must be True in its last column, got {last}", last=last)
+    return jnp.asarray(prompt), jnp.asarray(prompt_mask)
+
+
+def _require_ids(model: Policy, **ids: Array) -> None:
+    size = model.config.vocab_size
+    for name, value in ids.items():
+        checks.require(
+            (value >= 0) & (value < size),
+            f"{name} must hold ids in [0, {size}), the vocabulary; got {{{name}}}",
+            **{name: value},
+        )
 
 
 def encode_prompt(
@@ -117,17 +145,29 @@ def token_log_probs(
         ``(log_probs, entropy)``, float32, zero where ``mask`` is False.
 
     Raises:
-        ValueError: ``chunk`` is not positive, or ``tokens`` has another rank than 2 or 3.
+        TypeError: an argument is something else, or an array of another kind.
+        ValueError: shapes do not fit; ``chunk`` is not positive, ``temperature`` not above 0, or
+            ``tokens`` has another rank than 2 or 3. Tokens outside the vocabulary are
+            ``checkify`` errors under ``jit``.
     """
+    prompt, prompt_mask = require_prompt(model, prompt, prompt_mask)
+    checks.require_integers(**checks.given(chunk=chunk))
+    axes = "B T" if getattr(tokens, "ndim", 3) == 2 else "B G T"
+    checks.require_arrays(
+        prompt=(prompt, "int B P"), tokens=(tokens, f"int {axes}"), mask=(mask, f"bool {axes}")
+    )
+    _require_ids(model, tokens=tokens)
+    checks.require_scalar(0.0, jnp.inf, temperature=temperature)
+    checks.require(
+        temperature > 0, "temperature must be above 0, got {temperature}", temperature=temperature
+    )
     if chunk is None:
         rows = tokens.size // tokens.shape[-1]
         chunk = _default_chunk(rows, model.config.vocab_size, tokens.shape[-1])
     if chunk <= 0:
         raise ValueError(f"chunk={chunk} must be positive: positions whose logits exist at a time")
-    if tokens.ndim not in (2, 3):
-        raise ValueError(f"tokens has shape {tokens.shape}; use [B, T] or [B, G, T]")
     shape = tokens.shape
-    tokens = tokens.reshape(shape[0], -1, shape[-1])
+    tokens = jnp.asarray(tokens).reshape(shape[0], -1, shape[-1])
     past = encode_prompt(model, prompt, prompt_mask)
     inputs, positions = response_inputs(prompt, prompt_mask, tokens)
     size = shape[-1]

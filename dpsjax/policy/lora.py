@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from dpsjax import checks
 from dpsjax.policy.config import PolicyConfig
 from dpsjax.policy.transformer import Layer, rope_angles
 from dpsjax.types import Key, PyTree
@@ -68,10 +69,15 @@ def init_lora(key: Key, config: PolicyConfig, rank: int, alpha: float) -> PyTree
         for every matrix of the layers.
 
     Raises:
+        TypeError: an argument is something else.
         ValueError: ``rank`` or ``alpha`` is not positive.
         ImportError: the extra ``lora`` is not installed.
     """
-    if rank < 1 or not alpha > 0:
+    checks.require_key(key=key)
+    checks.require_type(PolicyConfig, "a PolicyConfig", config=config)
+    checks.require_integers(rank=rank)
+    checks.require_real(alpha=alpha)
+    if rank < 1 or not 0 < alpha < float("inf"):
         raise ValueError(f"lora_rank={rank!r} and lora_alpha={alpha!r} must be positive")
 
     def one(key: Key) -> dict[str, dict[str, jax.Array]]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from dpsjax import checks
 from dpsjax.types import Array, PyTree
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -106,9 +107,15 @@ def shardings(params: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
 
     Returns:
         Pytree of the same structure.
+
+    Raises:
+        TypeError: ``params`` holds what is no array, or ``mesh`` is something else.
     """
+    checks.require_type((Mesh, AbstractMesh), "a mesh", mesh=mesh)
 
     def one(path: tuple, leaf: Array | jax.ShapeDtypeStruct) -> NamedSharding:
+        if not hasattr(leaf, "ndim"):
+            raise TypeError(f"params holds {leaf!r}: it must be a pytree of arrays")
         names = parameter_path(path)
         letters = axis_letters(names) if names else ""
         if len(letters) != leaf.ndim or any(letter not in PARAMETER_AXES for letter in letters):

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dpsjax import checks
+
 __all__ = ["ChatTokenizer", "load_tokenizer"]
 
 
@@ -117,10 +119,12 @@ def load_tokenizer(folder: str | Path) -> ChatTokenizer:
             chat template are read where they exist.
 
     Raises:
+        TypeError: ``folder`` is no path.
         FileNotFoundError: there is no ``tokenizer.json``.
         ValueError: no file names an end-of-sequence token, or the tokenizer does not know it.
         ImportError: ``tokenizers`` is not installed.
     """
+    checks.require_type((str, Path), "a folder", folder=folder)
     try:
         import tokenizers
     except ImportError as error:

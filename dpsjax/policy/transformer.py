@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from dpsjax import checks
 from dpsjax.policy.config import Compute, PolicyConfig, Rope
 from dpsjax.policy.sharding import constrain
 from dpsjax.types import Array, Bool, Float, Int, PyTree, Shaped
@@ -255,6 +256,9 @@ class Policy(nnx.Module):
     """
 
     def __init__(self, config: PolicyConfig, compute: Compute | None = None, *, rngs: nnx.Rngs):
+        checks.require_type(PolicyConfig, "a PolicyConfig", config=config)
+        checks.require_type(Compute, "a Compute", **checks.given(compute=compute))
+        checks.require_type(nnx.Rngs, "an nnx.Rngs", rngs=rngs)
         self.config = config
         self.compute = Compute() if compute is None else compute
         shape = (config.vocab_size, config.width)

@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, SingleDeviceSharding
 from safetensors.numpy import save_file
 
+from dpsjax import checks
 from dpsjax.policy.config import PolicyConfig
 from dpsjax.policy.sharding import axis_letters, parameter_path, shardings
 from dpsjax.policy.transformer import abstract_policy
@@ -29,6 +30,7 @@ __all__ = [
     "load_tensors",
     "load_weights",
     "on_host",
+    "require_parameters",
     "save_weights",
     "stored_tensors",
     "write_atomically",
@@ -170,11 +172,40 @@ def save_weights(path: str | Path, config: PolicyConfig, params: PyTree) -> None
         path: of the file, ``*.safetensors``.
         config: the architecture.
         params: state of a ``Policy``.
+
+    Raises:
+        TypeError: an argument is something else.
+        ValueError: ``params`` are not of ``config``.
     """
+    checks.require_type((str, Path), "the path of a file", path=path)
+    require_parameters(config, params)
     tensors = dict(stored_tensors(params))
     metadata = {"format": "pt", _CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True)}
     if jax.process_index() == 0:
         write_atomically(Path(path), lambda part: save_file(tensors, part, metadata=metadata))
+
+
+def require_parameters(config: PolicyConfig, params: PyTree) -> None:
+    """Refuse parameters that are not of an architecture.
+
+    Raises:
+        TypeError: ``config`` is something else.
+        ValueError: a parameter is missing, unknown or of another shape; the message names it.
+    """
+    checks.require_type(PolicyConfig, "a PolicyConfig", config=config)
+    wanted, given = (
+        {
+            ".".join(parameter_path(path)): getattr(leaf, "shape", None)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (abstract_policy(config)[1], params)
+    )
+    for name in sorted(wanted.keys() | given.keys()):
+        if wanted.get(name) != given.get(name):
+            raise ValueError(
+                f"params has {name!r} of shape {given.get(name)}, config needs {wanted.get(name)}: "
+                "give the state of the policy with this config"
+            )
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -193,8 +224,9 @@ def _header(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: truncated or not a safetensors file ({size} bytes)")
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not a safetensors file: {error}") from error
+    _check_header(path, header)
     for name, entry in header.items():
         if name != "__metadata__" and entry["data_offsets"][1] > size - 8 - length:
             raise ValueError(
@@ -202,6 +234,24 @@ def _header(path: Path) -> dict[str, Any]:
                 f"{entry['data_offsets'][1] + 8 + length}, the file at {size}; copy it again"
             )
     return header
+
+
+def _check_header(path: Path, header: Any) -> None:
+    """Refuse a header of another form than safetensors have."""
+
+    def numbers(value: Any) -> bool:
+        return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        raise ValueError(f"{path}: not a safetensors file: its header is no table")
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        known = isinstance(entry, dict) and numbers(entry.get("shape"))
+        if not known or not numbers(entry.get("data_offsets")) or len(entry["data_offsets"]) != 2:
+            raise ValueError(
+                f"{path}: not a safetensors file: tensor {name!r} has no shape or place"
+            )
 
 
 def _expected(config: PolicyConfig, params: PyTree) -> dict[str, tuple[int, ...]]:
@@ -244,6 +294,13 @@ def _locate(
     return where
 
 
+def _opened(path: Path):
+    try:
+        return safetensors.safe_open(path, framework="np")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or damaged: {error}") from error
+
+
 def load_tensors(config: PolicyConfig, files: Iterable[Path], mesh: Mesh | None = None) -> PyTree:
     """Read parameters from safetensors files, each device its own slices.
 
@@ -270,7 +327,7 @@ def load_tensors(config: PolicyConfig, files: Iterable[Path], mesh: Mesh | None 
         places = jax.tree.map(lambda _: device, shapes)
     else:
         places = shardings(shapes, mesh)
-    handles = {path: safetensors.safe_open(path, framework="np") for path in set(where.values())}
+    handles = {path: _opened(path) for path in set(where.values())}
 
     def read(names: tuple[str, ...], index: tuple[slice, ...]) -> np.ndarray:
         letters, axes = axis_letters(names), STORED[names[-1]].axes
@@ -310,11 +367,16 @@ def load_weights(path: str | Path, *, mesh: Mesh | None = None) -> tuple[PolicyC
         FileNotFoundError: there is no such file.
         ValueError: not such a file, or a tensor is missing, of the wrong shape or cut off.
     """
+    checks.require_type((str, Path), "the path of a file", path=path)
+    checks.require_type(Mesh, "a mesh", **checks.given(mesh=mesh))
     path = Path(path)
     text = _header(path).get("__metadata__", {}).get(_CONFIG_KEY)
-    if text is None:
+    if not isinstance(text, str):
         raise ValueError(
             f"{path} holds no policy configuration; load a checkpoint folder with load_checkpoint"
         )
-    config = PolicyConfig.from_dict(json.loads(text))
+    try:
+        config = PolicyConfig.from_dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: its policy configuration is damaged: {error}") from error
     return config, load_tensors(config, [path], mesh)

@@ -26,6 +26,7 @@ class Row:
         call: what is called.
         good: arguments by name.
         also: further wrong values of some arguments.
+        said: what errors call an argument, where it is the content of a file.
         free: arguments that are not read but passed on or shown, so that anything goes.
         loose: whether NaN in the arguments may come out again.
     """
@@ -33,6 +34,7 @@ class Row:
     call: Callable
     good: dict[str, Any]
     also: dict[str, list] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
     free: frozenset[str] = frozenset()
     loose: bool = False
 
@@ -90,7 +92,7 @@ def finite(result: Any) -> bool:
 def named(error: BaseException, argument: str) -> bool:
     """Whether a message names the argument, and says more than its name."""
     text = str(error)
-    return re.search(rf"\b{argument}\b", text) is not None and len(text) > len(argument) + 10
+    return re.search(rf"(\b|_){argument}\b", text) is not None and len(text) > len(argument) + 10
 
 
 def complaints(row: Row) -> list[str]:
@@ -104,7 +106,7 @@ def complaints(row: Row) -> list[str]:
             try:
                 result = row.call(**row.good | {argument: bad})
             except (ValueError, TypeError) as error:
-                if not named(error, argument):
+                if not named(error, row.said.get(argument, argument)):
                     out.append(f"{argument}={_shown(bad)}: {type(error).__name__}: {error}"[:300])
             except Exception as error:
                 out.append(

@@ -148,5 +148,5 @@ def test_bad_arguments_are_named(policy):
     tokens, mask = _responses(1, 1, 4, CONFIG.vocab_size)
     with pytest.raises(ValueError, match="chunk=0 must be positive"):
         token_log_probs(policy, prompt, prompt_mask, tokens, mask, chunk=0)
-    with pytest.raises(ValueError, match=r"use \[B, T\] or \[B, G, T\]"):
+    with pytest.raises(ValueError, match=r"tokens must be int\[B, G, T\]"):
         token_log_probs(policy, prompt, prompt_mask, tokens[None], mask[None])
