@@ -82,6 +82,8 @@ def require_range(low: float, high: float, **values) -> None:
     require_finite(**values)
     for name, value in values.items():
         value = jnp.asarray(value)
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            value = value.astype(jnp.result_type(float))
         require(
             jnp.isfinite(value) & (value >= low) & (value <= high),
             f"{name} must be finite and lie in [{low}, {high}], got {{{name}}}",

@@ -69,7 +69,7 @@ def test_a_selector_and_its_options(words, selector):
         ("train countdown --selector best", "selector='best' is not known: use one of dps"),
         ("train countdown --prompts 30000", "prompts=30000 must not exceed"),
         ("train countdown --init nowhere.safetensors", "no weights at nowhere.safetensors"),
-        ("train countdown --task.sizes 2", "weights must have one entry per size"),
+        ("train countdown --task.sizes 2", "weights must have one entry for each of sizes"),
         ("train countdown --mesh.tensor 9", "needs 9 devices"),
         ("train countdown --grpo.mini-batch 7", "grpo.mini_batch=7 must divide"),
         ("train countdown --evaluation.problems 1001", "evaluation.problems=1001 must not exceed"),

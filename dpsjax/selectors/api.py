@@ -17,7 +17,8 @@ from dpsjax.selectors.protocol import (
 from dpsjax.types import Array, ArrayLike, Bool, Float, Key
 
 
-def _num_rows(state) -> int:
+def _num_rows(selector, state) -> int:
+    checks.require_type(Selector, "a recipe or a chain", selector=selector)
     if not isinstance(state, ChainState):
         raise TypeError(
             f"state must come from a recipe's or a chain's init, got {type(state).__name__}: "
@@ -58,10 +59,12 @@ def select(
         prompts are eligible.
 
     Raises:
-        TypeError: if ``state`` is not the state of a chain.
+        TypeError: if ``state`` is not the state of a chain, or another argument something else.
         ValueError: if ``batch_size`` is not positive.
     """
-    num_rows = _num_rows(state)
+    num_rows = _num_rows(selector, state)
+    checks.require_key(key=key)
+    checks.require_counts(batch_size=batch_size)
     draw_key, part_key = jax.random.split(key)
     ids = _first_row(num_rows, axis_name) + jnp.arange(num_rows, dtype=jnp.int32)
     proposal = Proposal(
@@ -113,7 +116,7 @@ def observe(
             unequal lengths. Under ``jit`` these are ``checkify`` errors; without ``checkify`` such
             rows are dropped.
     """
-    num_rows = _num_rows(state)
+    num_rows = _num_rows(selector, state)
     index = checks.integer_vector("index", index)
     passes = checks.integer_vector("passes", passes, length=index.shape[0], of="index")
     trials = checks.integer_vector("trials", trials, length=index.shape[0], of="index")
@@ -160,9 +163,12 @@ def late_weights(selector: Selector, state: ChainState, index: ArrayLike) -> Flo
 
     Returns:
         float32[B]; 1 for padding, and everywhere if the selector has no such weights.
+
+    Raises:
+        TypeError: if an argument is something else.
     """
     index = checks.integer_vector("index", index)
-    num_rows = _num_rows(state)
+    num_rows = _num_rows(selector, state)
     proposal = Proposal(
         ids=jnp.arange(num_rows, dtype=jnp.int32),
         score=jnp.zeros(num_rows, jnp.float32),

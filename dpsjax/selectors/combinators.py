@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dpsjax import checks
 from dpsjax.belief import rows
@@ -20,9 +21,12 @@ def row_data(name: str, values: RowData, num_prompts: int, dtype) -> Array:
     """A number known of every prompt: an array [N], or a function of N that makes it.
 
     Raises:
+        TypeError: if it holds no numbers.
         ValueError: if there is not one for each prompt.
     """
-    values = jnp.asarray(values(num_prompts) if callable(values) else values, dtype)
+    values = values(num_prompts) if callable(values) else values
+    checks.require_finite(**{name: values})
+    values = jnp.asarray(values, dtype)
     if values.shape != (num_prompts,):
         raise ValueError(f"{name} must have shape ({num_prompts},), got {values.shape}")
     return values
@@ -62,6 +66,10 @@ def _share(fraction, batch_size):
     return jnp.round(jnp.asarray(fraction, jnp.float32) * (batch_size or 0)).astype(jnp.int32)
 
 
+def _require_selectors(**selectors: Selector) -> None:
+    checks.require_type(Selector, "a selector: a recipe or a chain", **selectors)
+
+
 def mix(other: Selector, fraction=0.1) -> Selector:
     """Give a fraction of the batch to another selector: the exploration floor.
 
@@ -77,8 +85,10 @@ def mix(other: Selector, fraction=0.1) -> Selector:
         a part to put last.
 
     Raises:
+        TypeError: if ``other`` is no selector.
         ValueError: for a fraction outside [0, 1].
     """
+    _require_selectors(other=other)
     checks.require_finite(fraction=fraction)
     checks.require(
         (jnp.asarray(fraction) >= 0) & (jnp.asarray(fraction) <= 1),
@@ -104,7 +114,11 @@ def freeze(inner: Selector) -> Selector:
 
     Returns:
         the selector; nothing it does changes its state.
+
+    Raises:
+        TypeError: if ``inner`` is no selector.
     """
+    _require_selectors(inner=inner)
 
     def propose(key: Key, proposal: Proposal, state):
         return inner.propose(key, proposal, state)[0], state
@@ -125,7 +139,13 @@ def schedule(before: Selector, after: Selector, step) -> Selector:
 
     Returns:
         the selector; beliefs published inside stay inside.
+
+    Raises:
+        TypeError: if one is no selector, or ``step`` no number.
+        ValueError: if ``step`` is negative.
     """
+    _require_selectors(before=before, after=after)
+    checks.require_scalar(0.0, jnp.inf, step=step)
 
     def init(num_prompts: int):
         return jnp.zeros((), jnp.int32), before.init(num_prompts), after.init(num_prompts)
@@ -186,7 +206,15 @@ def stratify(source: RowData, shares) -> Selector:
 
     Returns:
         a part to put after the scores.
+
+    Raises:
+        TypeError: if ``shares`` holds no numbers.
+        ValueError: if one is negative, or none is positive.
     """
+    checks.require_range(0.0, jnp.inf, shares=shares)
+    total = jnp.asarray(shares).sum()
+    if np.ndim(shares) != 1 or (checks.is_concrete(total) and not total > 0):
+        raise ValueError(f"shares={shares!r} must be [S] weights, and one of them positive")
 
     def init(num_prompts: int):
         return row_data("source", source, num_prompts, jnp.int32)
@@ -222,9 +250,10 @@ def cool_down(steps, strict: bool = True) -> Selector:
         a part to put last.
 
     Raises:
+        TypeError: if ``steps`` is no number.
         ValueError: if ``steps`` is negative.
     """
-    checks.require(jnp.asarray(steps) >= 0, "steps must not be negative, got {steps}", steps=steps)
+    checks.require_scalar(0.0, jnp.inf, steps=steps)
 
     def propose(key, proposal: Proposal) -> Proposal:
         del key
@@ -247,8 +276,13 @@ def revisit(after, fraction=0.1) -> Selector:
 
     Returns:
         a part to put last.
+
+    Raises:
+        TypeError: if an argument is no number.
+        ValueError: if ``after`` is negative, or ``fraction`` not in [0, 1].
     """
-    checks.require_finite(fraction=fraction)
+    checks.require_scalar(0.0, jnp.inf, after=after)
+    checks.require_scalar(0.0, 1.0, fraction=fraction)
 
     def propose(key, proposal: Proposal) -> Proposal:
         visits = proposal.belief(Visits, "revisit", "track_visits")

@@ -19,10 +19,10 @@ def candidate_pool(size: int) -> Selector:
         a part without memory.
 
     Raises:
+        TypeError: if ``size`` is no integer.
         ValueError: if ``size`` is not positive.
     """
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
+    checks.require_counts(size=size)
 
     def propose(key, proposal: Proposal) -> Proposal:
         if size >= proposal.ids.shape[0] and proposal.axis_name is None:

@@ -143,6 +143,7 @@ def skip_streaks(
     Returns:
         a part to put after the scores.
     """
+    checks.require_scalar(0.0, 1.0, start=start)
     checks.require_finite(
         start=start,
         change=change,

@@ -48,6 +48,7 @@ def add_category_value(
         a part.
     """
     checks.require_finite(rate=rate, temperature=temperature)
+    checks.require_counts(num_categories=num_categories)
 
     def init(num_prompts: int) -> CategoryState:
         values = jnp.zeros(num_categories, jnp.result_type(float))

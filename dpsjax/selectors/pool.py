@@ -25,8 +25,10 @@ def reserve(selector: Selector, num_prompts: int, capacity: int) -> ChainState:
         the state.
 
     Raises:
+        TypeError: if ``selector`` is none, or a size no integer.
         ValueError: if the capacity is smaller than the number of prompts.
     """
+    checks.require_type(Selector, "a recipe or a chain", selector=selector)
     checks.require_counts(num_prompts=num_prompts, capacity=capacity)
     if not 1 <= num_prompts <= capacity:
         raise ValueError(f"num_prompts={num_prompts} must lie in 1..capacity={capacity}")
@@ -50,11 +52,15 @@ def add_prompts(selector: Selector, state: ChainState, index: ArrayLike) -> Chai
         the state.
 
     Raises:
-        ValueError: for an id outside [-1, capacity).
+        TypeError: if ``selector`` is none, or ``state`` no state.
+        ValueError: for an id outside [-1, capacity), or the state of another selector.
     """
-    size = state.active.shape[0]
+    checks.require_type(Selector, "a recipe or a chain", selector=selector)
+    size = _size(state)
     target = _rows(index, size)
     fresh = selector.init(size)
+    if jax.tree.structure(fresh) != jax.tree.structure(state):
+        raise ValueError("state must come from this selector's init; it has other parts")
 
     def reset(leaf, new):
         if leaf.ndim == 0 or leaf.shape[-1] != size:
@@ -74,9 +80,18 @@ def remove_prompts(state: ChainState, index: ArrayLike) -> ChainState:
 
     Returns:
         the state.
+
+    Raises:
+        TypeError: if ``state`` is no state, or ``index`` holds no integers.
+        ValueError: for an id outside [-1, capacity).
     """
-    target = _rows(index, state.active.shape[0])
+    target = _rows(index, _size(state))
     return state._replace(active=state.active.at[target].set(False, mode="drop"))
+
+
+def _size(state: ChainState) -> int:
+    checks.require_type(ChainState, "of a recipe's or a chain's init", state=state)
+    return state.active.shape[0]
 
 
 def _rows(index: ArrayLike, size: int):

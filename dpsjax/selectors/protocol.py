@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from dpsjax import checks
 from dpsjax.types import Array, Bool, Float, Int, Key, PyTree
 
 BeliefType = TypeVar("BeliefType")
@@ -153,6 +154,7 @@ def chain(*parts: Selector) -> Selector:
             raise TypeError(f"chain composes selectors, got {part!r}: call the factory first")
 
     def init(num_prompts: int) -> ChainState:
+        checks.require_counts(num_prompts=num_prompts)
         return ChainState(
             jnp.ones(num_prompts, bool), tuple(part.init(num_prompts) for part in parts)
         )

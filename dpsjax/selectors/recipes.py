@@ -99,6 +99,7 @@ def dps_binomial(
     Returns:
         the selector.
     """
+    checks.require_integers(cool_down=cool_down)
     if cool_down < 0:
         raise ValueError(f"cool_down={cool_down!r} must be 0 (none) or more")
     checks.require_finite(power=power, decay=decay, memory=memory)

@@ -47,6 +47,17 @@ def _capacity(buffer: Buffer) -> int:
     return jax.tree.leaves(buffer.groups)[0].shape[0]
 
 
+def _require_like(buffer: Buffer, groups: PyTree, batch: int) -> None:
+    """Refuse groups of other parts than the buffer's, or another number of them."""
+    held = jax.tree.map(lambda leaf: (batch, *leaf.shape[1:]), buffer.groups)
+    try:
+        given = jax.tree.map(lambda leaf, new: tuple(new.shape), buffer.groups, groups)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"groups must have the parts of the buffer's groups: {error}") from None
+    if held != given:
+        raise ValueError(f"groups must have shapes {held} for accept of {batch}, got {given}")
+
+
 def push(buffer: Buffer, groups: PyTree, accept: Bool[Array, "B"]) -> Buffer:
     """Append the accepted groups, in their order.
 
@@ -59,9 +70,14 @@ def push(buffer: Buffer, groups: PyTree, accept: Bool[Array, "B"]) -> Buffer:
         the buffer.
 
     Raises:
-        ValueError: if the accepted groups do not fit. Under ``jit`` it is a ``checkify`` error;
+        TypeError: if ``buffer`` is none, or ``accept`` no array of booleans.
+        ValueError: if ``groups`` are not like those of the buffer, or there is not one for each of
+            ``accept``; if the accepted groups do not fit. Under ``jit`` it is a ``checkify`` error;
             without ``checkify`` the last ones are dropped and counted in ``lost``.
     """
+    checks.require_type(Buffer, "of init_buffer", buffer=buffer)
+    checks.require_arrays(accept=(accept, "bool B"))
+    _require_like(buffer, groups, accept.shape[0])
     capacity = _capacity(buffer)
     count = accept.sum(dtype=jnp.int32)
     checks.require(
@@ -95,6 +111,7 @@ def take(buffer: Buffer, batch_size: int) -> tuple[PyTree, Bool[Array, "B"], Buf
     Raises:
         ValueError: if ``batch_size`` is not in 1..capacity.
     """
+    checks.require_type(Buffer, "of init_buffer", buffer=buffer)
     capacity = _capacity(buffer)
     checks.require_counts(batch_size=batch_size)
     if not 1 <= batch_size <= capacity:

@@ -111,6 +111,17 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     return _replaced(start, {**values, "selector": selector}, "")
 
 
+def _like(value: Any, old: Any) -> bool:
+    """Whether a value of JSON may stand for a setting; the settings check the rest themselves."""
+    if isinstance(old, bool) or isinstance(value, bool):
+        return type(old) is type(value)
+    if isinstance(old, float):
+        return isinstance(value, int | float)
+    if isinstance(old, tuple):
+        return isinstance(value, list | tuple)
+    return old is None or value is None or isinstance(value, type(old))
+
+
 def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:
     """``default`` with other values; its nested settings and tuples show how to read JSON."""
     known = {field.name for field in dataclasses.fields(default)}
@@ -120,6 +131,10 @@ def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:
             raise ValueError(f"there is no setting {where}{name}: it is not of this version")
         old = vars(default)[name]
         if dataclasses.is_dataclass(old):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{where}{name}={value!r} must be an object of settings")
             value = _replaced(old, value, f"{where}{name}.")
+        elif not _like(value, old):
+            raise ValueError(f"{where}{name}={value!r} must be like {old!r}")
         changes[name] = tuple(value) if isinstance(value, list) else value
     return dataclasses.replace(default, **changes)
