@@ -3,7 +3,8 @@
     python experiments/compare_students.py --seeds 10 --out runs/students
 
 Writes a comparison for each student, and over all of them ``students.md`` (paired differences in
-held-out ability), ``students.png`` (the gap to the oracle that is closed) and ``ranks.json``.
+held-out ability), ``students.png`` (the gap to the oracle that is closed) and ``ranks.json``. A
+student whose comparison is there already is not compared again; remove its folder for that.
 """
 
 import dataclasses
@@ -20,17 +21,12 @@ from dpsjax.lab.compare import (
     compare_students,
     finding,
     table,
-    to_dict,
     write,
 )
 from dpsjax.lab.contenders import CONTENDERS, STUDENTS
 from dpsjax.lab.simulate import Setting
 
 MEASURE = "ability_held_out"
-FIELD = (
-    "dps dps-binomial dps-cool dps-proportional mopps beta-cool mapp-top insight arcus greso "
-    "history-resampling dynamic-sampling uniform-epochs"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Arguments:
 
     students: tuple[str, ...] = tuple(STUDENTS)
     """Which students."""
-    selectors: tuple[str, ...] = tuple(FIELD.split())
+    selectors: tuple[str, ...] = tuple(CONTENDERS)
     """Which selectors, besides uniform and the oracle."""
     reference: str = "dps"
     """Whom the others are compared with."""
@@ -58,19 +54,23 @@ class Arguments:
 def compared(arguments: Arguments, console: Console) -> dict[str, dict]:
     """The comparison of each student, as it is written to its file."""
     setting = Setting(arguments.pool, arguments.batch, 8, arguments.steps)
-    every = compare_students(
-        {name: CONTENDERS[name](setting.rollouts) for name in arguments.selectors},
-        {name: STUDENTS[name]() for name in arguments.students},
-        setting,
-        arguments.seeds,
-        arguments.reference,
-        lambda name, seconds: console.print(f"{name}: {seconds:.0f} s", highlight=False),
-    )
+    paths = {name: arguments.out / name / "comparison.json" for name in arguments.students}
+    missing = [name for name, path in paths.items() if not path.exists()]
+    every = {}
+    if missing:
+        every = compare_students(
+            {name: CONTENDERS[name](setting.rollouts) for name in arguments.selectors},
+            {name: STUDENTS[name]() for name in missing},
+            setting,
+            arguments.seeds,
+            arguments.reference,
+            lambda name, seconds: console.print(f"{name}: {seconds:.0f} s", highlight=False),
+        )
     for name, comparison in every.items():
         write(comparison, arguments.out / name)
         console.print(table(comparison))
         console.print(finding(comparison), highlight=False, soft_wrap=True)
-    return {name: to_dict(comparison) for name, comparison in every.items()}
+    return {name: json.loads(path.read_text()) for name, path in paths.items()}
 
 
 def mean(found: dict, selector: str, measure: str = MEASURE) -> float:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from dpsjax.lab.compare import ORACLE, Comparison, compare, finding, table, write
 from dpsjax.lab.contenders import CONTENDERS, STUDENTS
-from dpsjax.lab.simulate import Setting
+from dpsjax.lab.simulate import Contender, Setting
 from dpsjax.lab.students import student
 from dpsjax.lab.traces import read_trace, recorded
 
@@ -38,7 +38,7 @@ class CompareArguments:
     rollouts: int = 8
     """Rollouts of each chosen prompt."""
     delay: int = 0
-    """Steps by which rollouts arrive late."""
+    """Steps by which rollouts arrive late, besides the age of the policy in a trace."""
     trace: Path | None = None
     """A recorded full-pool trace (JSONL or Parquet) to replay instead of a student."""
     out: Path = Path("runs/compare")
@@ -52,6 +52,18 @@ class CompareArguments:
                 raise ValueError(f"selector={name!r} must be one of {', '.join(CONTENDERS)}")
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+
+
+def _replayable(contenders: dict[str, Contender], console: Console) -> dict[str, Contender]:
+    """Those that take the groups of a trace as they are, whose numbers of rollouts are given."""
+    kept = {n: c for n, c in contenders.items() if c.allocate is None and not c.screen}
+    if left := [name for name in contenders if name not in kept]:
+        console.print(
+            f"left out, because they choose how many rollouts a prompt gets: {', '.join(left)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return kept
 
 
 def run(arguments: CompareArguments, console: Console) -> Comparison:
@@ -80,6 +92,8 @@ def run(arguments: CompareArguments, console: Console) -> Comparison:
         setting = dataclasses.replace(setting, pool=trace.num_prompts, steps=steps)
     names = dict.fromkeys((*arguments.selectors, arguments.reference))
     contenders = {name: CONTENDERS[name](setting.rollouts) for name in names}
+    if arguments.trace is not None:
+        contenders = _replayable(contenders, console)
     total = len({*contenders, "uniform", ORACLE})
     with console.status(f"{total} selectors on {title}, {arguments.seeds} seeds ...") as status:
         done = []

@@ -21,7 +21,8 @@ from dpsjax.lab.measures import (
     no_calibration,
     predicted_outcome,
 )
-from dpsjax.lab.students import Student
+from dpsjax.lab.students import Known, Student
+from dpsjax.lab.waiting import Groups, Late, deliver, no_groups, refill
 from dpsjax.selectors import Selector
 from dpsjax.selectors.refill import Buffer, init_buffer, push, take
 from dpsjax.types import Array, Bool, Float, Int, Key, PyTree, Shaped
@@ -52,22 +53,16 @@ class Setting:
 class Contender(NamedTuple):
     """A selector and how it is used."""
 
-    selector: Selector
+    # or what makes it of what is known of the pool before the first rollout
+    selector: Selector | Callable[[Known], Selector]
     waves: int = 1  # at most so many waves for an update; more than 1 collects accepted groups
     oracle: bool = False  # rank by the true probability of a partly solved group instead
     predict: Callable = predicted_outcome  # (beliefs, group) -> float32[3, N] or None
     # (believed pass rates float[B], budget) -> int32[B] rollouts; None gives all prompts G
     allocate: Callable[[Array, int], Array] | None = None
     most: int = 32  # rollouts that `allocate` may give one prompt
-
-
-class Groups(NamedTuple):
-    """Rolled out groups; -1 in ``index`` is padding."""
-
-    index: Int[Array, "B"]
-    passes: Int[Array, "B"]
-    trials: Int[Array, "B"]
-    weight: Float[Array, "B"]
+    # rollouts that decide whether a prompt gets the rest, up to `most`; 0: all at once
+    screen: int = 0
 
 
 class Steps(NamedTuple):
@@ -95,7 +90,7 @@ class Run(NamedTuple):
 class _Carry(NamedTuple):
     selector: PyTree
     student: PyTree
-    late: Groups  # [delay, B], on their way
+    late: Late
     pending: Buffer  # accepted and not yet trained on
     waited: Int[Array, ""]  # waves since the last update
     visits: Int[Array, "N"]
@@ -130,11 +125,6 @@ def uniforms(
     return jax.random.uniform(key, shape, jnp.float32)
 
 
-def _no_groups(*shape: int) -> Groups:
-    none = jnp.zeros(shape, jnp.int32)
-    return Groups(none - 1, none, none, jnp.zeros(shape, jnp.float32))
-
-
 # Shows what the trackers of a chain believe: they come out as the part's state.
 _show_beliefs = Selector(
     init=lambda num_prompts: (),
@@ -143,35 +133,15 @@ _show_beliefs = Selector(
 )
 
 
-def _choose(contender: Contender, key, state, size: int, partial: Array):
+def _choose(contender: Contender, selector: Selector, key, state, size: int, partial: Array):
     """Select through the public interface; returns the batch, the state and the beliefs."""
-    parts = [contender.selector, _show_beliefs]
+    parts = [selector, _show_beliefs]
     if contender.oracle:
         parts.append(selectors.stateless(lambda key, proposal: proposal.replace(score=partial)))
     outer = selectors.chain(*parts)
     states = (state, ()) + ((),) * contender.oracle
     batch, after = selectors.select(outer, key, selectors.ChainState(state.active, states), size)
     return batch, after.parts[0], after.parts[1]
-
-
-def _deliver(late: Groups, fresh: Groups) -> tuple[Groups, Groups]:
-    """The groups that arrive now, and those still on their way; late is [delay, B]."""
-    if late.index.shape[0] == 0:
-        return fresh, late
-    arrived = jax.tree.map(lambda queue: queue[0], late)
-    moved = jax.tree.map(lambda queue, new: jnp.concatenate([queue[1:], new[None]]), late, fresh)
-    return arrived, moved
-
-
-def _refill(pending: Buffer, waited, arrived: Groups, accept, waves: int):
-    """Collect accepted groups until B are there, or ``waves`` waves are spent."""
-    size = accept.shape[0]
-    pending = push(pending, arrived, accept)
-    ready = (pending.size >= size) | (waited + 1 >= waves)
-    groups, valid, rest = take(pending, size)
-    used = groups._replace(index=jnp.where(valid & ready, groups.index, -1))
-    pending = jax.tree.map(lambda left, now: jnp.where(ready, left, now), rest, pending)
-    return used, pending, jnp.where(ready, 0, waited + 1).astype(jnp.int32), ready
 
 
 def _answer_some(contender: Contender, student, setting: Setting, key, state, step, index, beliefs):
@@ -186,11 +156,19 @@ def _answer_some(contender: Contender, student, setting: Setting, key, state, st
     return passes, jnp.minimum(trials, number)
 
 
-def _step(contender: Contender, student: Student, setting: Setting, key: Key, carry: _Carry, step):
+def _step(
+    contender: Contender,
+    selector: Selector,
+    student: Student,
+    setting: Setting,
+    key: Key,
+    carry: _Carry,
+    step,
+):
     size = setting.batch
     truth = student.outcome(carry.student, setting.rollouts)
     select_key = jax.random.fold_in(jax.random.fold_in(key, 2), step)
-    batch, state, beliefs = _choose(contender, select_key, carry.selector, size, truth[1])
+    batch, state, beliefs = _choose(contender, selector, select_key, carry.selector, size, truth[1])
     if contender.allocate is None:
         draws = uniforms(key, step, setting)
         passes, trials = student.answer(draws, carry.student, batch.index)
@@ -200,37 +178,113 @@ def _step(contender: Contender, student: Student, setting: Setting, key: Key, ca
         )
     fresh = Groups(batch.index, passes, trials, batch.weight)
 
-    arrived, late = _deliver(carry.late, fresh)
+    lag = student.lag(carry.student, batch.index) + setting.delay
+    arrived, late = deliver(carry.late, fresh, lag, student.longest_lag > 0)
     accept, state = selectors.observe(
-        contender.selector, state, arrived.index, arrived.passes, arrived.trials
+        selector, state, arrived.index, arrived.passes, arrived.trials
     )
-    late_weight = selectors.late_weights(contender.selector, state, arrived.index)
+    late_weight = selectors.late_weights(selector, state, arrived.index)
     arrived = arrived._replace(weight=arrived.weight * late_weight)
     if contender.waves == 1:
         used = arrived._replace(index=jnp.where(accept, arrived.index, -1))
         pending, waited, updated = carry.pending, carry.waited, accept.any()
     else:
-        used, pending, waited, updated = _refill(
-            carry.pending, carry.waited, arrived, accept, contender.waves
+        used, pending, waited, updated = refill(
+            carry.pending, carry.waited, arrived, accept, contender.waves, size
         )
     learned = student.learn(carry.student, *used)
-
     predicted = contender.predict(beliefs, setting.rollouts)
     now = no_calibration() if predicted is None else calibrate(predicted, truth)
+    after = carry._replace(
+        selector=state, student=learned, late=late, pending=pending, waited=waited
+    )
+    return _recorded(after, student, setting, fresh, trials.sum(dtype=jnp.int32), updated, now)
+
+
+def _screened(
+    contender: Contender,
+    selector: Selector,
+    student,
+    setting: Setting,
+    key: Key,
+    carry: _Carry,
+    step,
+):
+    """A wave that screens prompts, or one that gives those that passed the rest (SPEED).
+
+    Both spend B times G rollouts, or a few less where it does not divide. Prompts that passed wait
+    in turn; as soon as enough of them wait, a wave goes on with them and trains on them.
+    """
+    screen, rest = contender.screen, contender.most - contender.screen
+    size, prompts = _screening(contender, setting)
+    truth = student.outcome(carry.student, setting.rollouts)
+    select_key = jax.random.fold_in(jax.random.fold_in(key, 2), step)
+    batch, state, beliefs = _choose(
+        contender, selector, select_key, carry.selector, prompts, truth[1]
+    )
+    draws = uniforms(key, step, setting, 2 * setting.rollouts).reshape(-1)
+    first = draws[: prompts * screen]
+    later = draws[-size * rest :]
+    passes, trials = student.answer(first.reshape(prompts, screen), carry.student, batch.index)
+    fresh = Groups(batch.index, passes, trials, batch.weight)
+    accept, state = selectors.observe(selector, state, batch.index, passes, trials)
+    pushed = push(carry.pending, fresh, accept)
+
+    groups, valid, left = take(carry.pending, size)
+    index = jnp.where(valid, groups.index, -1)
+    more, tried = student.answer(later.reshape(size, rest), carry.student, index)
+    whole = groups._replace(passes=groups.passes + more, trials=groups.trials + tried)
+
+    goes_on = carry.pending.size >= size
+    pick = lambda yes, no: jax.tree.map(lambda a, b: jnp.where(goes_on, a, b), yes, no)  # noqa: E731
+    predicted = contender.predict(beliefs, setting.rollouts)
+    after = carry._replace(
+        selector=pick(carry.selector, state),
+        student=student.learn(carry.student, *whole._replace(index=jnp.where(goes_on, index, -1))),
+        pending=pick(left, pushed),
+    )
+    return _recorded(
+        after,
+        student,
+        setting,
+        fresh._replace(index=jnp.where(goes_on, -1, batch.index), trials=pick(0, fresh.trials)),
+        pick(tried.sum(dtype=jnp.int32), fresh.trials.sum(dtype=jnp.int32)),
+        goes_on,
+        no_calibration() if predicted is None else calibrate(predicted, truth),
+    )
+
+
+def _screening(contender: Contender, setting: Setting) -> tuple[int, int]:
+    """Prompts that go on in one wave, and prompts that are screened in one."""
+    budget = setting.batch * setting.rollouts
+    return budget // (contender.most - contender.screen), budget // contender.screen
+
+
+def _recorded(
+    carry: _Carry,
+    student: Student,
+    setting: Setting,
+    fresh: Groups,
+    rollouts: Array,
+    updated: Array,
+    now: Calibration,
+) -> tuple[_Carry, tuple[Steps, Groups]]:
+    """The end of a step: its visits and its line of the curves."""
+    passes, trials = fresh.passes, fresh.trials
     target = jnp.where(fresh.index < 0, setting.pool, fresh.index)
     visits = carry.visits.at[target].add((trials > 0).astype(jnp.int32), mode="drop")
-    record = Steps(
-        rollouts=trials.sum(dtype=jnp.int32),
+    line = Steps(
+        rollouts=rollouts,
         groups=(trials > 0).sum(dtype=jnp.int32),
         effective=((passes > 0) & (passes < trials)).sum(dtype=jnp.int32),
         updated=updated,
         coverage=(visits > 0).astype(jnp.float32).mean(),
-        ability_pool=student.pass_rate(learned).mean(),
-        ability_held_out=student.held_out(learned).mean(),
+        ability_pool=student.pass_rate(carry.student).mean(),
+        ability_held_out=student.held_out(carry.student).mean(),
         brier=now.brier / now.prompts,
     )
     sums = jax.tree.map(jnp.add, carry.calibration, now)
-    return _Carry(state, learned, late, pending, waited, visits, sums), (record, fresh)
+    return carry._replace(visits=visits, calibration=sums), (line, fresh)
 
 
 def simulate(
@@ -253,28 +307,51 @@ def simulate(
 
     Raises:
         TypeError: if an argument is something else.
-        ValueError: if ``contender.waves`` or ``contender.most`` is not positive.
+        ValueError: if ``contender.waves`` or ``contender.most`` is not positive, or a screening
+            does not fit.
     """
     checks.require_type(Contender, "a Contender", contender=contender)
-    checks.require_type(Selector, "a Contender of a selector", contender=contender.selector)
     checks.require_counts(**{"contender.waves": contender.waves, "contender.most": contender.most})
     checks.require_type(Student, "a Student", student=student)
     checks.require_type(Setting, "a Setting", setting=setting)
     checks.require_key(key=key)
-    size = setting.batch
-    room = 2 * size - 1 if contender.waves > 1 else 1
+    size, longest = setting.batch, setting.delay + student.longest_lag
+    arriving = size * (longest + 1 if student.longest_lag else 1)
+    room = arriving + size - 1 if contender.waves > 1 else 1
+    step = _step
+    if contender.screen:
+        _check_screening(contender, setting, longest)
+        room, step = sum(_screening(contender, setting)), _screened
+    learner = student.init(jax.random.fold_in(key, 0), setting.pool)
+    selector = contender.selector
+    if not isinstance(selector, Selector) and callable(selector):
+        selector = selector(student.known(learner))
+    checks.require_type(Selector, "a Contender of a selector", contender=selector)
     carry = _Carry(
-        selector=contender.selector.init(setting.pool),
-        student=student.init(jax.random.fold_in(key, 0), setting.pool),
-        late=_no_groups(setting.delay, size),
-        pending=init_buffer(_no_groups(), room),
+        selector=selector.init(setting.pool),
+        student=learner,
+        late=Late(no_groups(longest, size), jnp.zeros((longest, size), jnp.int32)),
+        pending=init_buffer(no_groups(), room),
         waited=jnp.zeros((), jnp.int32),
         visits=jnp.zeros(setting.pool, jnp.int32),
         calibration=no_calibration(),
     )
-    body = functools.partial(_step, contender, student, setting, key)
+    body = functools.partial(step, contender, selector, student, setting, key)
     carry, (steps, groups) = jax.lax.scan(body, carry, jnp.arange(setting.steps, dtype=jnp.int32))
     return Run(steps, carry.visits, carry.calibration, groups if record else None)
+
+
+def _check_screening(contender: Contender, setting: Setting, longest: int) -> None:
+    screen, most = contender.screen, contender.most
+    if not 0 < screen < most:
+        raise ValueError(f"screen={screen} must lie in 1..{most - 1}, with most={most} in all")
+    if min(_screening(contender, setting)) < 1 or setting.pool < _screening(contender, setting)[1]:
+        raise ValueError(
+            f"batch={setting.batch} x rollouts={setting.rollouts} do not fit a screening of "
+            f"{screen} rollouts and {most - screen} more in a pool of {setting.pool}"
+        )
+    if longest or contender.waves > 1 or contender.allocate is not None:
+        raise ValueError(f"screen={screen} allows no delay, no waves and no allocation")
 
 
 def run_keys(seeds: int) -> Shaped[Array, "S"]:

@@ -42,6 +42,7 @@ class StudentParams(NamedTuple):
     shift_spread: Scalar = 0.0  # standard deviation of the difficulty's change, in logits
     false_pass: Scalar = 0.0  # probability that the verifier passes a wrong response
     false_fail: Scalar = 0.0  # probability that the verifier fails a right response
+    hint_error: Scalar = 1.0  # standard deviation, in logits, of the difficulty known beforehand
 
 
 # What the parameters may be; the others may be any finite number.
@@ -62,8 +63,29 @@ class StudentState(NamedTuple):
     gate: Float[Array, "R"]  # unlocked once the mean ability reaches it
     topic: Int[Array, "R"]
     dose: Float[Array, "R"]  # signal drawn from each prompt so far
+    hint: Float[Array, "R"]  # the logit that is known beforehand
     ability: Float[Array, "C"]
     step: Int[Array, ""]
+
+
+class Known(NamedTuple):
+    """What a curriculum may know of the pool before the first rollout.
+
+    Attributes:
+        difficulty: 0 (always solved) to 100, as another model's rollouts would say.
+        topic: 0..TOPICS-1, the category that a data set names.
+    """
+
+    difficulty: Float[Array, "N"]
+    topic: Int[Array, "N"]
+
+
+def _nothing_known(state: PyTree) -> Known:
+    raise ValueError("nothing is known of this student's prompts beforehand: give it `known`")
+
+
+def _no_lag(state: PyTree, index: Array) -> Array:
+    return jnp.zeros_like(index)
 
 
 class Student(NamedTuple):
@@ -76,7 +98,10 @@ class Student(NamedTuple):
     ``group`` rollouts pass the verifier: the oracle;
     ``answer(uniforms[B, G], state, index[B]) -> (passes int32[B], trials int32[B])``;
     ``learn(state, index, passes, trials, weight) -> state``, one step of training on B groups,
-    where a weight of 0 or an index of -1 leaves a group out.
+    where a weight of 0 or an index of -1 leaves a group out;
+    ``known(state) -> Known``, asked once, before the first step;
+    ``lag(state, index[B]) -> int32[B]``, steps until the rollouts of each group arrive, from 0 to
+    ``longest_lag``, which is static; 0 where all are there at once.
     """
 
     init: Callable[[Key, int], PyTree]
@@ -85,6 +110,9 @@ class Student(NamedTuple):
     outcome: Callable[[PyTree, int], Array]
     answer: Callable[[Array, PyTree, Array], tuple[Array, Array]]
     learn: Callable[[PyTree, Array, Array, Array, Array], PyTree]
+    known: Callable[[PyTree], Known] = _nothing_known
+    lag: Callable[[PyTree, Array], Array] = _no_lag
+    longest_lag: int = 0
 
 
 def signal(passes: Int[Array, "B"], trials: Int[Array, "B"]) -> Float[Array, "B"]:
@@ -121,13 +149,16 @@ def _init(params: StudentParams, key: Key, rows: int) -> StudentState:
     level = jnp.sqrt(share) * of_topic + jnp.sqrt(1 - share) * normal[0]
     locked = jax.random.uniform(keys[4], (rows,), jnp.float32) < jnp.float32(params.locked_share)
     gate = jax.random.uniform(keys[5], (rows,), jnp.float32) * jnp.float32(params.unlock_range)
+    difficulty = jnp.float32(params.mean) + jnp.float32(params.spread) * level
+    error = jax.random.normal(jax.random.fold_in(key, 6), (rows,), jnp.float32)
     return StudentState(
-        difficulty=jnp.float32(params.mean) + jnp.float32(params.spread) * level,
+        difficulty=difficulty,
         own=jnp.zeros(rows, jnp.float32),
         shift=jnp.float32(params.shift_spread) * normal[1],
         gate=jnp.where(locked, gate, -jnp.inf),
         topic=topic,
         dose=jnp.zeros(rows, jnp.float32),
+        hint=difficulty + jnp.float32(params.hint_error) * error,
         ability=jnp.zeros(TOPICS, jnp.float32),
         step=jnp.zeros((), jnp.int32),
     )
@@ -207,6 +238,10 @@ def student(params: StudentParams, held_out: int = 512) -> Student:
         rate = _verdict_rate(params, _solve_rate(params, state)[:-held_out])
         return group_outcome(rate, group)
 
+    def known(state):
+        logit = state.hint[:-held_out]
+        return Known(100.0 * jax.nn.sigmoid(-logit), state.topic[:-held_out])
+
     return Student(
         init=lambda key, num_prompts: _init(params, key, num_prompts + held_out),
         pass_rate=lambda state: _solve_rate(params, state)[:-held_out],
@@ -214,6 +249,7 @@ def student(params: StudentParams, held_out: int = 512) -> Student:
         outcome=outcome,
         answer=answer,
         learn=lambda state, *groups: _learn(params, state, *groups),
+        known=known,
     )
 
 

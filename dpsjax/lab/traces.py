@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpsjax import checks
-from dpsjax.lab.students import Student
+from dpsjax.lab.students import Known, Student
 from dpsjax.tasks.traces import COLUMNS, FORMAT, VERSION, Trace, make_trace, read_trace, write_trace
 from dpsjax.types import Array, Int
 
@@ -28,6 +28,7 @@ __all__ = [
 class _Recording(NamedTuple):
     passes: Int[Array, "S N"]
     trials: Int[Array, "S N"]
+    lag: Int[Array, "S N"]
     step: Int[Array, ""]
 
 
@@ -37,7 +38,10 @@ def recorded(trace: Trace) -> Student:
     With it, :func:`dpsjax.lab.simulate.simulate` replays a selector without a model; the setting's
     pool must be the trace's, its rollouts at least the trace's, its steps at most. Effective ratio,
     coverage and calibration mean what they do elsewhere; abilities are pass rates of the recorded
-    policy, and held-out ability is that of the whole pool.
+    policy, and held-out ability is that of the whole pool. A group whose policy was n steps old
+    is observed n steps after it was chosen. For selectors that want to know something beforehand,
+    the difficulty of a prompt is the share of failures in its first group, and all prompts are of
+    one topic.
 
     Args:
         trace: with a group of every prompt at every step.
@@ -52,16 +56,17 @@ def recorded(trace: Trace) -> Student:
     checks.require_type(Trace, "of read_trace or make_trace", trace=trace)
     steps = int(trace.step.max()) + 1 if trace.step.size else 0
     trials = np.zeros((steps, trace.num_prompts), np.int32)
-    passes = np.zeros_like(trials)
+    passes, lag = np.zeros_like(trials), np.zeros_like(trials)
     trials[trace.step, trace.prompt] = trace.trials
     passes[trace.step, trace.prompt] = trace.passes
+    lag[trace.step, trace.prompt] = trace.step - trace.policy
     if steps == 0 or (trials == 0).any():
         step, prompt = np.argwhere(trials == 0)[0] if steps else (0, 0)
         raise ValueError(
             f"a replay needs a group of every prompt at every step: step {step} has none of "
             f"prompt {prompt} in this trace; record the full pool"
         )
-    tape_passes, tape_trials = jnp.asarray(passes), jnp.asarray(trials)
+    tapes = jnp.asarray(passes), jnp.asarray(trials), jnp.asarray(lag)
 
     def now(state):
         at = jnp.minimum(state.step, steps - 1)
@@ -87,7 +92,14 @@ def recorded(trace: Trace) -> Student:
         del key
         if num_prompts != trace.num_prompts:
             raise ValueError(f"pool must be the trace's {trace.num_prompts}, got {num_prompts}")
-        return _Recording(tape_passes, tape_trials, jnp.zeros((), jnp.int32))
+        return _Recording(*tapes, jnp.zeros((), jnp.int32))
+
+    def known(state):
+        first = state.passes[0].astype(jnp.float32) / state.trials[0].astype(jnp.float32)
+        return Known(100.0 * (1.0 - first), jnp.zeros(trace.num_prompts, jnp.int32))
+
+    def late_by(state, index):
+        return state.lag[jnp.minimum(state.step, steps - 1)][jnp.maximum(index, 0)]
 
     return Student(
         init=init,
@@ -96,4 +108,7 @@ def recorded(trace: Trace) -> Student:
         outcome=outcome,
         answer=answer,
         learn=lambda state, *groups: state._replace(step=state.step + 1),
+        known=known,
+        lag=late_by,
+        longest_lag=int(lag.max()),
     )

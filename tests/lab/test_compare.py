@@ -10,10 +10,11 @@ from rich.console import Console
 
 from dpsjax import cli, selectors
 from dpsjax.lab import command, compare, contenders, students
-from dpsjax.lab.simulate import Contender, Setting
+from dpsjax.lab.simulate import Contender, Setting, simulate
 from dpsjax.lab.traces import make_trace, write_trace
 
 STUDENT = students.student(students.limited_lessons(), 20)
+SMALL = Setting(pool=60, batch=6, rollouts=4, steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +78,25 @@ def test_files(small, tmp_path):
 
 def test_every_name_makes_a_contender():
     for make in contenders.CONTENDERS.values():
-        contender = make(4)
+        contender = make(8)
         assert isinstance(contender, Contender)
-        jax.eval_shape(lambda c=contender: c.selector.init(50))
+        jax.eval_shape(lambda c=contender: simulate(c, STUDENT, jax.random.key(0), SMALL))
     for make in contenders.STUDENTS.values():
         assert isinstance(make(), students.StudentParams)
+
+
+def test_what_is_known_beforehand_reaches_the_selectors():
+    """The easiest prompts come first; categories and levels are learned about."""
+    setting = Setting(pool=60, batch=6, rollouts=4, steps=10)
+    key = jax.random.key(3)
+    first = STUDENT.init(jax.random.fold_in(key, 0), 60)
+    order = np.argsort(np.asarray(STUDENT.known(first).difficulty))
+    run = simulate(contenders.CONTENDERS["static-order"](4), STUDENT, key, setting, record=True)
+    np.testing.assert_array_equal(np.sort(run.groups.index.ravel()), np.arange(60))
+    for step, chosen in enumerate(run.groups.index):
+        assert set(chosen.tolist()) == set(order[6 * step : 6 * step + 6].tolist())
+    run = simulate(contenders.CONTENDERS["adarft"](4), STUDENT, key, setting, record=True)
+    assert set(run.groups.index[0].tolist()) == set(order[:6].tolist())  # it starts at 0
 
 
 def test_command_replays_a_trace(tmp_path, capsys):
@@ -90,12 +105,25 @@ def test_command_replays_a_trace(tmp_path, capsys):
         {"step": s, "prompt": n, "passes": (s + n) % 5, **row} for s in range(3) for n in range(9)
     ]
     write_trace(tmp_path / "trace.jsonl", make_trace(9, rows))
-    options = ["--selectors", "uniform", "--reference", "uniform", "--seeds", "2", "--batch", "2"]
+    options = [
+        "--selectors",
+        "uniform",
+        "speed",
+        "adarft",
+        "--reference",
+        "uniform",
+        "--seeds",
+        "2",
+        "--batch",
+        "2",
+    ]
     options += ["--trace", str(tmp_path / "trace.jsonl"), "--out", str(tmp_path / "out")]
     assert cli.main(["compare", *options]) == 0
     said = capsys.readouterr().out
     assert "trace.jsonl: 3 steps of 2 x 8 out of 9, 2 seeds" in said
-    assert (tmp_path / "out" / "comparison.json").exists()
+    assert "left out, because they choose how many rollouts a prompt gets: speed" in said
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert list(found["selectors"]) == ["uniform", "adarft", "oracle"]
 
 
 @pytest.mark.parametrize(

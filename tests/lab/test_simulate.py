@@ -154,6 +154,30 @@ def test_rollouts_are_allocated_by_what_is_believed():
         run(lab.Contender(selectors.dps(), allocate=allocate, most=6), setting)
 
 
+def test_screened_prompts_get_the_rest_in_turn():
+    """SPEED: waves of 8 prompts x 3, then of 4 passed prompts x 6; each spends the same."""
+    contender = lab.Contender(selectors.speed(), screen=3, most=9)
+    setting = lab.Setting(pool=40, batch=6, rollouts=4, steps=12)
+    found = run(contender, setting)
+    assert (found.steps.rollouts == 24).all()
+    waiting, updates = 0, 0
+    for step in range(12):
+        passed = int(found.steps.effective[step])
+        assert found.steps.updated[step] == (waiting >= 4)
+        if waiting >= 4:
+            assert found.steps.groups[step] == 0 and passed == 0
+            waiting, updates = waiting - 4, updates + 1
+        else:
+            assert found.steps.groups[step] == 8
+            trials = found.groups.trials[step]
+            mixed = (found.groups.passes[step] > 0) & (found.groups.passes[step] < trials)
+            assert (trials == 3).all() and mixed.sum() == passed
+            waiting += passed
+    assert updates >= 3 and found.visits.sum() == 8 * (12 - updates)
+    ability = found.steps.ability_pool
+    assert np.array_equal(np.diff(ability) != 0, found.steps.updated[1:])
+
+
 def test_pool_smaller_than_the_batch():
     setting = lab.Setting(pool=4, batch=6, rollouts=4, steps=2)
     found = run(lab.Contender(selectors.uniform()), setting)
@@ -196,6 +220,12 @@ def test_summary_of_a_run(runs):
         (lambda: lab.Setting(pool=0), "pool=0 must be at least 1"),
         (lambda: lab.Setting(delay=-1), "delay=-1 must be at least 0"),
         (lambda: run(lab.Contender(selectors.uniform(), waves=0)), "waves=0 must be at least 1"),
+        (lambda: run(lab.Contender(selectors.speed(), screen=32)), "screen=32 must lie in 1..31"),
+        (
+            lambda: run(lab.Contender(selectors.speed(), screen=1, most=99)),
+            "do not fit a screening",
+        ),
+        (lambda: run(lab.Contender(selectors.speed(), screen=3, most=9), LATE), "allows no delay"),
     ],
 )
 def test_bad_settings(make, message):

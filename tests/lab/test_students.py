@@ -145,6 +145,28 @@ def test_verifier_noise_on_hopeless_prompts_teaches_little(key):
     assert float(jnp.abs(learned.own).max()) < 1e-3
 
 
+def test_what_is_known_beforehand(key):
+    """The hint is off by about a logit and says nothing of topics; it never changes."""
+    student = students.student(students.logit_normal(), HELD_OUT)
+    state = student.init(key, 4000)
+    known = student.known(state)
+    assert known.topic.shape == known.difficulty.shape == (4000,)
+    np.testing.assert_array_equal(known.topic, state.topic[:4000])
+    rate = 1 - np.asarray(known.difficulty, float) / 100
+    error = np.log(rate / (1 - rate)) - np.asarray(state.difficulty[:4000], float)
+    assert abs(error.mean()) < 5 / np.sqrt(4000) and 0.9 < error.std() < 1.1
+    sharp = students.student(students.logit_normal(hint_error=0.0), HELD_OUT)
+    rate = 1 - np.asarray(sharp.known(sharp.init(key, 4000)).difficulty, float) / 100
+    np.testing.assert_allclose(rate, sharp.pass_rate(sharp.init(key, 4000)), atol=1e-5)
+
+
+def test_a_student_of_ones_own_may_know_nothing():
+    with pytest.raises(ValueError, match="nothing is known"):
+        students.student(students.slow())._replace(
+            known=students.Student._field_defaults["known"]
+        ).known(0)
+
+
 def test_bad_sizes():
     with pytest.raises(ValueError, match="held_out=0 must be at least 1"):
         students.student(students.logit_normal(), 0)

@@ -122,6 +122,49 @@ def test_replay(trace):
     assert best.steps.effective.sum() == STEPS * 3
 
 
+def played(trace, selector, delay=0):
+    setting = lab.Setting(trace.num_prompts, 3, GROUP, STEPS, delay)
+    contender = lab.Contender(selector)
+    return lab.simulate(
+        contender, traces.recorded(trace), jax.random.key(0), setting, record=True
+    ).groups
+
+
+def test_old_policies_are_observed_late(trace):
+    """As with a delay where all are equally old, on top of one; and not as on time."""
+    on_time = trace._replace(policy=trace.step)
+    ages = [on_time, *(trace._replace(policy=trace.step - age) for age in (1, 2))]
+    for age, old in enumerate(ages):
+        for extra in (0, 1):
+            mine = played(old, selectors.dps(), extra)
+            other = played(on_time, selectors.dps(), age + extra)
+            np.testing.assert_array_equal(mine.index, other.index)
+    late = played(ages[2], selectors.dps())
+    assert not np.array_equal(late.index, played(on_time, selectors.dps()).index)
+
+
+def test_each_group_is_as_late_as_its_own_policy(trace):
+    """Observed by a tracker that counts visits: who has arrived does not come again at once."""
+    random = np.random.default_rng(1)
+    trace = trace._replace(policy=trace.step - random.integers(0, 3, trace.step.shape, np.int32))
+    lag = (trace.step - trace.policy).reshape(STEPS, POOL)
+    chosen = np.asarray(played(trace, selectors.uniform_epochs()).index)
+    for step in range(STEPS):
+        visits = np.zeros(POOL, int)
+        for earlier in range(step):
+            for prompt in chosen[earlier]:
+                visits[prompt] += earlier + lag[earlier, prompt] < step
+        others = np.delete(visits, chosen[step])
+        assert visits[chosen[step]].max() <= others.min()
+
+
+def test_what_a_trace_says_beforehand(trace):
+    student = traces.recorded(trace)
+    known = student.known(student.init(jax.random.key(0), POOL))
+    np.testing.assert_allclose(known.difficulty, 100 - 100 * trace.passes[:POOL] / GROUP, rtol=1e-6)
+    assert not known.topic.any()
+
+
 def test_replay_needs_the_full_pool(trace):
     short = trace._replace(**{name: getattr(trace, name)[:-1] for name in traces.COLUMNS})
     with pytest.raises(ValueError, match="step 4 has none of prompt 11"):
