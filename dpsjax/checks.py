@@ -1,18 +1,20 @@
 """Input checks that speak: an exception outside ``jit``, a ``checkify`` error inside.
 
-A check on concrete values raises ``ValueError`` at once. On traced values it becomes a
-``checkify.debug_check``: it costs nothing in an ordinary ``jit``, and is enforced when the caller
-wraps the function in ``jax.experimental.checkify.checkify``.
+A check on concrete values raises ``ValueError`` at once. On traced values it does nothing, unless
+the function was wrapped in :func:`checkify`: then it becomes a ``checkify.check``. It is not
+always there because a check is an effect, and JAX dispatches a jitted function with effects by
+way of Python, which costs more than a whole step over a thousand prompts.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.experimental import checkify
+from jax.experimental import checkify as jax_checkify
 
 from dpsjax.types import Array
 
@@ -20,6 +22,38 @@ from dpsjax.types import Array
 def is_concrete(*values) -> bool:
     """Whether every value can be read now, that is, none is being traced."""
     return not any(isinstance(value, Tracer) for value in values)
+
+
+# Part of the key of JAX's caches: a function traced without checks is traced again with them.
+_checked = jax.make_user_context(False)
+
+
+def checkify(function: Callable, errors=jax_checkify.user_checks) -> Callable:
+    """``jax.experimental.checkify.checkify`` with this library's input checks switched on.
+
+    Args:
+        function: what to check; it may be jitted, and so may the result.
+        errors: more kinds of error to look for, as in ``jax.experimental.checkify``.
+
+    Returns:
+        a function that returns ``(error, result)``; ``error.throw()`` raises what went wrong.
+
+    >>> import dpsjax, jax, jax.numpy as jnp
+    >>> params = dpsjax.hmm.params()
+    >>> update = jax.jit(dpsjax.checkify(dpsjax.hmm.update))
+    >>> one = jnp.ones(1, jnp.int32)
+    >>> error, _ = update(params, dpsjax.hmm.init(params, 4), index=9 * one, state=one)
+    >>> "index must lie in [0, 4)" in error.get()
+    True
+    """
+    checked = jax_checkify.checkify(function, errors=errors)
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        with _checked(True):
+            return checked(*args, **kwargs)
+
+    return call
 
 
 def require(condition, message: str, **values) -> None:
@@ -38,9 +72,9 @@ def require(condition, message: str, **values) -> None:
             shown = {name: np.asarray(value).tolist() for name, value in values.items()}
             raise ValueError(message.format(**shown))
         return
-    checkify.debug_check(
-        jnp.all(condition), message, **{name: jnp.asarray(v) for name, v in values.items()}
-    )
+    if _checked.value:
+        shown = {name: jnp.asarray(value) for name, value in values.items()}
+        jax_checkify.check(jnp.all(condition), message, **shown)
 
 
 def integer_vector(name: str, value, length: int | None = None, of: str = "") -> Array:

@@ -42,7 +42,8 @@ from dpsjax.belief.partition import PARTITIONS, partition_state, solve_state  # 
 from dpsjax.types import Array, ArrayLike, Float, Int
 
 UNSOLVED, PARTIAL, SOLVED = 0, 1, 2
-BLOCK = 2**13  # prompts whose lanes, and what is made of them, fit a core's cache
+BLOCK = 2**11  # prompts whose lanes, and what is made of them, fit a core's cache
+AT_ONCE = 4  # blocks to a turn of the loop over them
 
 
 class Params(NamedTuple):
@@ -225,27 +226,34 @@ def _predict(params, posterior, excess, age):
 
 
 def _advance_in_blocks(params, belief, block):
-    """What :func:`_advance` returns, a block at a time, written over ``belief.prior``.
+    """What :func:`_advance` returns, a few blocks at a time, written over ``belief.prior``.
 
     XLA's CPU compiler makes a loop of its own for each lane and for what they share, so over the
-    whole pool every loop reads the counts from memory again. Within a block they stay in cache.
+    whole pool every loop reads the counts from memory again. Within a block they stay in cache,
+    and the loops of several blocks are enough to keep several cores busy.
     """
     size = belief.last.shape[0]
 
-    def advance(i, lanes):
-        start = jnp.minimum(i * block, size - block)  # the last block begins earlier: it repeats
-
+    def ahead(start):
         def part(lane):
             return jax.lax.dynamic_slice(lane, (start,), (block,))
 
         now, excess, last = jax.tree.map(part, (belief.posterior, belief.excess, belief.last))
-        ahead = _predict(params, now, excess, belief.step - last)
-        return tuple(
-            jax.lax.dynamic_update_slice(lane, value, (start,))
-            for lane, value in zip(lanes, ahead, strict=True)
-        )
+        return _predict(params, now, excess, belief.step - last)
 
-    return jax.lax.fori_loop(0, -(-size // block), advance, belief.prior)
+    def advance(turn, lanes):
+        # The last blocks begin earlier: they repeat what is done already.
+        starts = [
+            jnp.minimum((turn * AT_ONCE + i) * block, size - block) for i in range(AT_ONCE)
+        ]
+        for start, values in [(start, ahead(start)) for start in starts]:
+            lanes = tuple(
+                jax.lax.dynamic_update_slice(lane, value, (start,))
+                for lane, value in zip(lanes, values, strict=True)
+            )
+        return lanes
+
+    return jax.lax.fori_loop(0, -(-size // (block * AT_ONCE)), advance, belief.prior)
 
 
 def _advance(params, belief):
@@ -254,7 +262,7 @@ def _advance(params, belief):
     def whole(params, belief):
         return tuple(_predict(params, belief.posterior, belief.excess, belief.step - belief.last))
 
-    if belief.last.shape[0] < 2 * BLOCK:
+    if belief.last.shape[0] < 2 * BLOCK * AT_ONCE:
         return whole(params, belief)
     return jax.lax.platform_dependent(
         params,
@@ -340,7 +348,14 @@ def merge_states(
     return jnp.where(first, index, -1), jnp.where(same, state, mixed)
 
 
-def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -> Belief:
+def update(
+    params: Params,
+    belief: Belief,
+    index: ArrayLike,
+    state: ArrayLike,
+    *,
+    unique_indices: bool = False,
+) -> Belief:
     """One training step: decay, observe ``B`` prompts, predict all ``N``.
 
     Args:
@@ -349,6 +364,8 @@ def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -
         index: int32[B], which prompts were rolled out. -1 is padding. Repeated ids are merged
             (:func:`merge_states`).
         state: int32[B], their states, 0..K-1.
+        unique_indices: the caller knows that no id is repeated, so that none need be merged; as
+            in ``Array.at``, what happens to repeats then is not defined.
 
     Returns:
         the belief after the step.
@@ -379,7 +396,9 @@ def update(params: Params, belief: Belief, index: ArrayLike, state: ArrayLike) -
         state=state,
     )
     known = (index < num_prompts) & (state >= 0) & (state < num_states)
-    index, state = merge_states(jnp.where(known, index, -1), state, num_states)
+    index = jnp.where(known, index, -1)
+    if not unique_indices:
+        index, state = merge_states(index, state, num_states)
 
     states = range(num_states)
     source, target = rows.gather_index(index), rows.scatter_index(index, num_prompts)

@@ -28,39 +28,56 @@ def top_rows(values: Shaped[Array, "N"], count: int) -> Int[Array, "M"]:
     Returns:
         int32[min(count, N)], best first.
     """
-    size = values.shape[0]
+    return _top_rows(lambda values: values, (values,), count)
+
+
+def _top_rows(value, lanes, count):
+    """:func:`top_rows` of ``value(*lanes)``, which is computed as it is read and never written."""
+    size = lanes[0].shape[0]
     count = min(count, size)
     block = next((block for block in BLOCKS if size // block > 4 * count), None)
     if block is None:  # so few rows that a first pass would not pay
-        return jax.lax.top_k(values, count)[1].astype(jnp.int32)
+        return jax.lax.top_k(value(*lanes), count)[1].astype(jnp.int32)
     blocks = size // block
-    head = values[: blocks * block].reshape(blocks, block)
-    best = jnp.sort(jax.lax.top_k(head.max(axis=1), count)[1]).astype(jnp.int32)
-    lanes = jnp.arange(block, dtype=jnp.int32)
-    rows = (best[:, None] * block + lanes[None, :]).reshape(-1)
+    heads = [lane[: blocks * block].reshape(blocks, block) for lane in lanes]
+    best = jnp.sort(jax.lax.top_k(value(*heads).max(axis=1), count)[1]).astype(jnp.int32)
+    column = jnp.arange(block, dtype=jnp.int32)
+    rows = (best[:, None] * block + column[None, :]).reshape(-1)
     tail = jnp.arange(blocks * block, size, dtype=jnp.int32)
-    candidates = jnp.concatenate([head[best].reshape(-1), values[blocks * block :]])
+    found = [head[best].reshape(-1) for head in heads], [lane[blocks * block :] for lane in lanes]
+    candidates = jnp.concatenate([value(*found[0]), value(*found[1])])
     return jnp.concatenate([rows, tail])[jax.lax.top_k(candidates, count)[1]]
 
 
-def _best_rows(rank, ids, words, count):
+def _rank(score, eligible):
+    """What decides: the score, NaN as its lowest finite value; minus infinity if not eligible."""
+    lowest = jnp.asarray(jnp.finfo(score.dtype).min, score.dtype)
+    return jnp.where(eligible, jnp.where(score > lowest, score, lowest), -jnp.inf)
+
+
+def _best_rows(score, eligible, first_id, words, count):
     """Rows of the ``count`` best by (rank, hash): exact, equals chosen by the hash."""
-    count = min(count, rank.shape[0])
-    best = top_rows(rank, count + 1)
-    cut = rank[best[count - 1]]
-
-    def by_hash():
-        # Above the cut all are in, whatever their order; at the cut the hash decides. As 24-bit
-        # floats, because a maximum of floats is what every backend does fastest.
-        # The ids are made here, where only the hash reads them, not handed in as an array.
-        pool = ids[0] + jnp.arange(rank.shape[0], dtype=ids.dtype)
-        order = (hash_bits(words, pool) >> 8).astype(jnp.float32)
-        order = jnp.where(rank == cut, order, jnp.float32(-1))
-        return top_rows(jnp.where(rank > cut, jnp.float32(2**25), order), count)
-
+    count = min(count, score.shape[0])
+    best = _top_rows(_rank, (score, eligible), count + 1)
+    rank = _rank(score[best], eligible[best])
     if best.shape[0] == count:  # the whole pool
         return best
-    return jax.lax.cond(rank[best[count]] < cut, lambda: best[:count], by_hash)
+    cut = rank[count - 1]
+
+    def order(score, eligible, ids):
+        # Above the cut all are in, whatever their order; at the cut the hash decides. As 24-bit
+        # floats, because a maximum of floats is what every backend does fastest.
+        rank = _rank(score, eligible)
+        hashes = (hash_bits(words, ids) >> 8).astype(jnp.float32)
+        at_cut = jnp.where(rank == cut, hashes, jnp.float32(-1))
+        return jnp.where(rank > cut, jnp.float32(2**25), at_cut)
+
+    def by_hash():
+        # The ids are made here, where only the hash reads them, not handed in as an array.
+        ids = first_id + jnp.arange(score.shape[0], dtype=first_id.dtype)
+        return _top_rows(order, (score, eligible, ids), count)
+
+    return jax.lax.cond(rank[count] < cut, lambda: best[:count], by_hash)
 
 
 def _gather(values, axis_name):
@@ -97,16 +114,13 @@ def draw(key: Key, proposal: Proposal, batch_size: int) -> Batch:
         ValueError: if ``batch_size`` is not positive.
     """
     checks.require_counts(batch_size=batch_size)
-    score = proposal.score
-    lowest = jnp.asarray(jnp.finfo(score.dtype).min, score.dtype)
-    rank = jnp.maximum(jnp.where(jnp.isnan(score), lowest, score), lowest)
-    rank = jnp.where(proposal.eligible, rank, -jnp.inf)
-    # Written once, read by every pass below; without the barrier each pass computes it again.
-    rank = jax.lax.optimization_barrier(rank)
+    # Written once, read by every pass; without the barrier each pass computes the score again.
+    score = jax.lax.optimization_barrier(proposal.score)
     words = hash_words(key)
-    rows = _best_rows(rank, proposal.ids, words, batch_size)
+    rows = _best_rows(score, proposal.eligible, proposal.ids[0], words, batch_size)
     ids = proposal.ids[rows]
-    offer = [rank[rows], hash_bits(words, ids) >> 8, ids, proposal.weight[rows]]
+    rank = _rank(score[rows], proposal.eligible[rows])
+    offer = [rank, hash_bits(words, ids) >> 8, ids, proposal.weight[rows]]
     if proposal.axis_name is not None:
         offer = _gather(offer, proposal.axis_name)
     rank, hashes, ids, weight = offer

@@ -45,7 +45,7 @@ def track_hmm(
 
     def observe(evidence: Evidence, belief: hmm.Belief):
         state = hmm.solve_state(evidence.passes, evidence.trials, params.pi.shape[0])
-        return evidence, hmm.update(params, belief, evidence.index, state)
+        return evidence, hmm.update(params, belief, evidence.index, state, unique_indices=True)
 
     def init(num_prompts: int) -> hmm.Belief:
         return hmm.init(params, num_prompts, counts_dtype)

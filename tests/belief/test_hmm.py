@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import checkify
 
+import dpsjax
 from dpsjax import hmm
 from tests.oracles.hmm import LoopFilter
 
@@ -323,7 +323,7 @@ def test_bad_parameters(arguments, words):
 
 def test_checkify_reports_inside_jit():
     params = hmm.params()
-    checked = jax.jit(checkify.checkify(hmm.update))
+    checked = jax.jit(dpsjax.checkify(hmm.update))
     zero = np.zeros(1, np.int32)
     error, _ = checked(params, hmm.init(params, 4), zero, zero)
     error.throw()
