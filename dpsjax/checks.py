@@ -74,7 +74,7 @@ def require(condition, message: str, **values) -> None:
         return
     if _checked.value:
         shown = {name: jnp.asarray(value) for name, value in values.items()}
-        jax_checkify.check(jnp.all(condition), message, **shown)
+        jax_checkify.check(jnp.all(condition), message, debug=False, **shown)
 
 
 def integer_vector(name: str, value, length: int | None = None, of: str = "") -> Array:

@@ -205,12 +205,28 @@ def mixed_chance(cells: int, group: int) -> np.ndarray:
     return 1 - rate**group - (1 - rate) ** group
 
 
-def expectation(prob: Float[Array, "K N"], values: np.ndarray) -> Float[Array, "N"]:
-    """Mean of a value per cell, lane by lane, so that equal beliefs give equal bits."""
-    total = jnp.zeros_like(prob[0])
-    for lane, value in zip(prob, values.tolist(), strict=True):
-        total = total + jnp.asarray(value, prob.dtype) * lane
-    return total
+def expectation(belief: Belief, values: np.ndarray) -> Float[Array, "N"]:
+    """Mean of a value per cell at the next step.
+
+    The moves are applied to the K values and not to N beliefs: ``values . (moves @ posterior)`` is
+    ``(values @ moves) . posterior``. Summed lane by lane, so that equal beliefs give equal bits.
+
+    Args:
+        belief: N prompts.
+        values: float[K].
+
+    Returns:
+        floats [N].
+    """
+    value = jnp.asarray(values, belief.posterior.dtype)
+    down, stay, up, jump = belief.moves / belief.moves.sum()
+    anew = belief.start @ value
+    lower, upper = jnp.append(value[:1], value[:-1]), jnp.append(value[1:], value[-1:])
+    reached = down * lower + stay * value + up * upper
+    total = jnp.zeros_like(belief.posterior[0]) + jump * anew
+    for k in range(value.shape[0]):
+        total = total + reached[k] * belief.posterior[k]
+    return jnp.where(belief.seen, total, anew)
 
 
 def shard_sums(learned: Learned, axis_name: str | None) -> Learned:

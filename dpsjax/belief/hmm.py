@@ -243,9 +243,7 @@ def _advance_in_blocks(params, belief, block):
 
     def advance(turn, lanes):
         # The last blocks begin earlier: they repeat what is done already.
-        starts = [
-            jnp.minimum((turn * AT_ONCE + i) * block, size - block) for i in range(AT_ONCE)
-        ]
+        starts = [jnp.minimum((turn * AT_ONCE + i) * block, size - block) for i in range(AT_ONCE)]
         for start, values in [(start, ahead(start)) for start in starts]:
             lanes = tuple(
                 jax.lax.dynamic_update_slice(lane, value, (start,))

@@ -54,7 +54,7 @@ def predicted_outcome(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
         if isinstance(belief, BetaBelief):
             return _beta_binomial(belief.a, belief.b, group)
         if isinstance(belief, RateBelief):
-            rate = jnp.asarray(binomial.rates(belief.prob.shape[0]), jnp.float32)
+            rate = jnp.asarray(binomial.rates(belief.cells), jnp.float32)
             return group_outcome(rate, group) @ belief.prob.astype(jnp.float32)
     return None
 
@@ -71,7 +71,7 @@ def believed_rate(beliefs: tuple) -> Float[Array, "N"]:
         if isinstance(belief, BetaBelief):
             return belief.a / (belief.a + belief.b)
         if isinstance(belief, RateBelief):
-            return binomial.expectation(belief.prob, binomial.rates(belief.prob.shape[0]))
+            return belief.mean(binomial.rates(belief.cells))
     held = ", ".join(type(belief).__name__ for belief in beliefs) or "nothing"
     raise ValueError(
         "allocating rollouts needs track_beta or track_solve_rate in the selector, whose beliefs "

@@ -27,8 +27,11 @@ def candidate_pool(size: int) -> Selector:
     def propose(key, proposal: Proposal) -> Proposal:
         if size >= proposal.ids.shape[0] and proposal.axis_name is None:
             return proposal
-        order = (row_bits(key, proposal.ids) >> 1).astype(jnp.int32)
-        order = jnp.where(proposal.eligible, order, -1)
+        # 29 random bits as normal positive floats, whose order is that of their bits: backends
+        # find the largest floats without a sort, but not the largest integers.
+        bits = (row_bits(key, proposal.ids) >> 3) + jnp.uint32(0x00800000)
+        order = jax.lax.bitcast_convert_type(bits, jnp.float32)
+        order = jnp.where(proposal.eligible, order, -1.0)
         best = order[top_rows(order, size)]
         if proposal.axis_name is not None:
             best = jnp.sort(jax.lax.all_gather(best, proposal.axis_name, tiled=True))[::-1]

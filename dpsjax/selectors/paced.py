@@ -93,11 +93,13 @@ def add_order(difficulty: RowData, hardest_first: bool = False) -> Selector:
 
     def init(num_prompts: int) -> Array:
         dtype = jnp.result_type(float)
-        known = row_data("difficulty", difficulty, num_prompts, dtype)
-        known = known if hardest_first else -known
-        lowest, highest = known.min(), known.max()
-        width = jnp.where(highest > lowest, highest - lowest, 1)
-        return 0.5 * (known - lowest) / width
+        # Computed now if it can be: the compiler takes seconds to reduce a constant of millions.
+        with jax.ensure_compile_time_eval():
+            known = row_data("difficulty", difficulty, num_prompts, dtype)
+            known = known if hardest_first else -known
+            lowest, highest = known.min(), known.max()
+            width = jnp.where(highest > lowest, highest - lowest, 1)
+            return 0.5 * (known - lowest) / width
 
     def propose(key: Key, proposal: Proposal, place: Array):
         del key

@@ -88,7 +88,8 @@ def add_entropy(scale=0.1) -> Selector:
     def propose(key, proposal: Proposal) -> Proposal:
         del key
         prob = proposal.belief(StateBelief, "add_entropy", "track_hmm").prob
-        entropy = -(prob * jnp.log(prob + 1e-10)).sum(axis=0)
+        # Lane by lane, which one loop computes; a sum over an axis would stack the lanes first.
+        entropy = -sum(prob[k] * jnp.log(prob[k] + 1e-10) for k in range(prob.shape[0]))
         bonus = jnp.asarray(scale, prob.dtype) * entropy
         return proposal.replace(score=proposal.score.astype(prob.dtype) + bonus)
 

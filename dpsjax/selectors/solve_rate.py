@@ -5,6 +5,8 @@ See :mod:`dpsjax.belief.binomial` for the equations.
 
 from typing import NamedTuple
 
+import numpy as np
+
 from dpsjax import checks
 from dpsjax.belief import binomial
 from dpsjax.selectors.protocol import Evidence, Proposal, Selector, stateless
@@ -13,9 +15,23 @@ from dpsjax.types import Array, Float
 
 
 class RateBelief(NamedTuple):
-    """Published by :func:`track_solve_rate`: P(cell), the rates being ``binomial.rates(K)``."""
+    """Published by :func:`track_solve_rate`: a belief over ``binomial.rates(K)``."""
 
-    prob: Float[Array, "K N"]
+    belief: binomial.Belief
+
+    @property
+    def cells(self) -> int:
+        """K."""
+        return self.belief.posterior.shape[0]
+
+    @property
+    def prob(self) -> Float[Array, "K N"]:
+        """P(cell) in the step to come."""
+        return binomial.prior(self.belief)
+
+    def mean(self, values: np.ndarray) -> Float[Array, "N"]:
+        """Mean in the step to come of a value per cell, float[K]."""
+        return binomial.expectation(self.belief, values)
 
 
 def track_solve_rate(
@@ -41,7 +57,7 @@ def track_solve_rate(
 
     def propose(key, proposal: Proposal, belief: binomial.Belief):
         del key
-        return proposal.publish(RateBelief(binomial.prior(belief))), belief
+        return proposal.publish(RateBelief(belief)), belief
 
     def observe(evidence: Evidence, belief: binomial.Belief):
         index, passes, trials = evidence.index, evidence.passes, evidence.trials
@@ -71,7 +87,6 @@ def add_mixed_prob(group: int = 8) -> Selector:
     def propose(key, proposal: Proposal) -> Proposal:
         del key
         belief = proposal.belief(RateBelief, "add_mixed_prob", "track_solve_rate")
-        chances = binomial.mixed_chance(belief.prob.shape[0], group)
-        return add(proposal, binomial.expectation(belief.prob, chances))
+        return add(proposal, belief.mean(binomial.mixed_chance(belief.cells, group)))
 
     return stateless(propose)

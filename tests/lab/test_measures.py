@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dpsjax.belief import binomial
 from dpsjax.lab import measures
 from dpsjax.selectors import RateBelief
 from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief, StateBelief
@@ -99,7 +100,13 @@ def test_gap_closed():
 
 def test_outcomes_and_rates_of_a_belief_about_rates(random):
     prob = random.dirichlet(np.ones(6), size=4).T
-    belief = RateBelief(jnp.asarray(prob))
+    known = binomial.init(binomial.params(), 4, 6)
+    still = jnp.array([0.0, 1.0, 0.0, 0.0])
+    belief = RateBelief(
+        known._replace(
+            posterior=jnp.asarray(prob, jnp.float32), seen=known.seen | True, moves=still
+        )
+    )
     rate = np.sin((np.arange(6) + 0.5) / 6 * np.pi / 2) ** 2
     found = measures.predicted_outcome((belief,), GROUP)
     expected = sum(p * oracle.outcome(r, GROUP)[:, None] for p, r in zip(prob, rate, strict=True))
