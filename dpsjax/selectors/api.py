@@ -13,6 +13,7 @@ from dpsjax.selectors.protocol import (
     LateWeight,
     Proposal,
     Selector,
+    first_row,
 )
 from dpsjax.types import Array, ArrayLike, Bool, Float, Key
 
@@ -25,12 +26,6 @@ def _num_rows(selector, state) -> int:
             "wrap the part in dpsjax.chain(...)"
         )
     return state.active.shape[0]
-
-
-def _first_row(num_rows: int, axis_name: str | None):
-    if axis_name is None:
-        return jnp.zeros((), jnp.int32)
-    return (jax.lax.axis_index(axis_name) * num_rows).astype(jnp.int32)
 
 
 def select(
@@ -66,7 +61,7 @@ def select(
     checks.require_key(key=key)
     checks.require_counts(batch_size=batch_size)
     draw_key, part_key = jax.random.split(key)
-    ids = _first_row(num_rows, axis_name) + jnp.arange(num_rows, dtype=jnp.int32)
+    ids = first_row(num_rows, axis_name) + jnp.arange(num_rows, dtype=jnp.int32)
     proposal = Proposal(
         ids=ids,
         score=jnp.zeros(num_rows, jnp.float32),
@@ -135,7 +130,7 @@ def observe(
     )
     real = (index >= 0) & (index < total) & sound & (trials > 0)
     first, (passes, trials) = rows.merge_duplicates(jnp.where(real, index, -1), passes, trials)
-    local = index - _first_row(num_rows, axis_name)
+    local = index - first_row(num_rows, axis_name)
     here = first & (local >= 0) & (local < num_rows)
     evidence = Evidence(
         index=jnp.where(here, local, -1),

@@ -28,29 +28,35 @@ def top_rows(values: Shaped[Array, "N"], count: int) -> Int[Array, "M"]:
     Returns:
         int32[min(count, N)], best first.
     """
-    return _top_rows(lambda values: values, (values,), count)
+    return _top_rows(lambda rows, values: values, (values,), count)
 
 
 def _top_rows(value, lanes, count):
-    """:func:`top_rows` of ``value(*lanes)``, which is computed as it is read and never written."""
+    """:func:`top_rows` of ``value(rows, *lanes)``, computed as it is read and never written."""
     size = lanes[0].shape[0]
     count = min(count, size)
     block = next((block for block in BLOCKS if size // block > 4 * count), None)
     if block is None:  # so few rows that a first pass would not pay
-        return jax.lax.top_k(value(*lanes), count)[1].astype(jnp.int32)
+        rows = jnp.arange(size, dtype=jnp.int32)
+        return jax.lax.top_k(value(rows, *lanes), count)[1].astype(jnp.int32)
     blocks = size // block
+    column = jnp.arange(block, dtype=jnp.int32)[None, :]
     heads = [lane[: blocks * block].reshape(blocks, block) for lane in lanes]
-    best = jnp.sort(jax.lax.top_k(value(*heads).max(axis=1), count)[1]).astype(jnp.int32)
-    column = jnp.arange(block, dtype=jnp.int32)
-    rows = (best[:, None] * block + column[None, :]).reshape(-1)
+    rows = jnp.arange(blocks, dtype=jnp.int32)[:, None] * block + column
+    best = jnp.sort(jax.lax.top_k(value(rows, *heads).max(axis=1), count)[1]).astype(jnp.int32)
+    rows = (best[:, None] * block + column).reshape(-1)
     tail = jnp.arange(blocks * block, size, dtype=jnp.int32)
-    found = [head[best].reshape(-1) for head in heads], [lane[blocks * block :] for lane in lanes]
-    candidates = jnp.concatenate([value(*found[0]), value(*found[1])])
-    return jnp.concatenate([rows, tail])[jax.lax.top_k(candidates, count)[1]]
+    candidates = [
+        value(rows, *(head[best].reshape(-1) for head in heads)),
+        value(tail, *(lane[blocks * block :] for lane in lanes)),
+    ]
+    found = jax.lax.top_k(jnp.concatenate(candidates), count)[1]
+    return jnp.concatenate([rows, tail])[found]
 
 
-def _rank(score, eligible):
+def _rank(rows, score, eligible):
     """What decides: the score, NaN as its lowest finite value; minus infinity if not eligible."""
+    del rows
     lowest = jnp.asarray(jnp.finfo(score.dtype).min, score.dtype)
     return jnp.where(eligible, jnp.where(score > lowest, score, lowest), -jnp.inf)
 
@@ -59,23 +65,21 @@ def _best_rows(score, eligible, first_id, words, count):
     """Rows of the ``count`` best by (rank, hash): exact, equals chosen by the hash."""
     count = min(count, score.shape[0])
     best = _top_rows(_rank, (score, eligible), count + 1)
-    rank = _rank(score[best], eligible[best])
+    rank = _rank(best, score[best], eligible[best])
     if best.shape[0] == count:  # the whole pool
         return best
     cut = rank[count - 1]
 
-    def order(score, eligible, ids):
+    def order(rows, score, eligible):
         # Above the cut all are in, whatever their order; at the cut the hash decides. As 24-bit
         # floats, because a maximum of floats is what every backend does fastest.
-        rank = _rank(score, eligible)
-        hashes = (hash_bits(words, ids) >> 8).astype(jnp.float32)
+        rank = _rank(rows, score, eligible)
+        hashes = (hash_bits(words, first_id + rows) >> 8).astype(jnp.float32)
         at_cut = jnp.where(rank == cut, hashes, jnp.float32(-1))
         return jnp.where(rank > cut, jnp.float32(2**25), at_cut)
 
     def by_hash():
-        # The ids are made here, where only the hash reads them, not handed in as an array.
-        ids = first_id + jnp.arange(score.shape[0], dtype=first_id.dtype)
-        return _top_rows(order, (score, eligible, ids), count)
+        return _top_rows(order, (score, eligible), count)
 
     return jax.lax.cond(rank[count] < cut, lambda: best[:count], by_hash)
 
@@ -117,9 +121,9 @@ def draw(key: Key, proposal: Proposal, batch_size: int) -> Batch:
     # Written once, read by every pass; without the barrier each pass computes the score again.
     score = jax.lax.optimization_barrier(proposal.score)
     words = hash_words(key)
-    rows = _best_rows(score, proposal.eligible, proposal.ids[0], words, batch_size)
-    ids = proposal.ids[rows]
-    rank = _rank(score[rows], proposal.eligible[rows])
+    rows = _best_rows(score, proposal.eligible, proposal.first_id, words, batch_size)
+    ids = proposal.first_id + rows
+    rank = _rank(rows, score[rows], proposal.eligible[rows])
     offer = [rank, hash_bits(words, ids) >> 8, ids, proposal.weight[rows]]
     if proposal.axis_name is not None:
         offer = _gather(offer, proposal.axis_name)

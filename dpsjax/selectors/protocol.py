@@ -20,18 +20,30 @@ from dpsjax.types import Array, Bool, Float, Int, Key, PyTree
 BeliefType = TypeVar("BeliefType")
 
 
+def first_row(num_rows: int, axis_name: str | None) -> Int[Array, ""]:
+    """The global id of this shard's first row; 0 where nothing is sharded."""
+    if axis_name is None:
+        return jnp.zeros((), jnp.int32)
+    return (jax.lax.axis_index(axis_name) * num_rows).astype(jnp.int32)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Proposal:
     """What is proposed for each prompt of the pool (of this shard of it)."""
 
-    ids: Int[Array, "N"]  # global prompt ids
+    ids: Int[Array, "N"]  # global prompt ids: first_id, first_id + 1, ...
     score: Float[Array, "N"]  # higher is drawn first; equals are drawn at random
     eligible: Bool[Array, "N"]  # False is never drawn
     weight: Float[Array, "N"]  # loss weight if drawn
     beliefs: tuple = ()  # what trackers published, newest first
     axis_name: str | None = dataclasses.field(default=None, metadata={"static": True})
     batch_size: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    @property
+    def first_id(self) -> Int[Array, ""]:
+        """``ids[0]``, for those who would make the ids where they read them."""
+        return first_row(self.score.shape[0], self.axis_name)
 
     def replace(self, **changes) -> "Proposal":
         """A copy with some fields changed."""

@@ -101,12 +101,10 @@ def test_gap_closed():
 def test_outcomes_and_rates_of_a_belief_about_rates(random):
     prob = random.dirichlet(np.ones(6), size=4).T
     known = binomial.init(binomial.params(), 4, 6)
-    still = jnp.array([0.0, 1.0, 0.0, 0.0])
-    belief = RateBelief(
-        known._replace(
-            posterior=jnp.asarray(prob, jnp.float32), seen=known.seen | True, moves=still
-        )
-    )
+    dtype = known.posterior.dtype
+    still = jnp.array([0.0, 1.0, 0.0, 0.0], dtype)
+    posterior = jnp.asarray(prob, dtype)
+    belief = RateBelief(known._replace(posterior=posterior, seen=known.seen | True, moves=still))
     rate = np.sin((np.arange(6) + 0.5) / 6 * np.pi / 2) ** 2
     found = measures.predicted_outcome((belief,), GROUP)
     expected = sum(p * oracle.outcome(r, GROUP)[:, None] for p, r in zip(prob, rate, strict=True))
