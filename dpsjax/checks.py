@@ -21,7 +21,7 @@ from dpsjax.types import Array
 
 def is_concrete(*values) -> bool:
     """Whether every value can be read now, that is, none is being traced."""
-    return not any(isinstance(value, Tracer) for value in values)
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
 # Part of the key of JAX's caches: a function traced without checks is traced again with them.

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dpsjax import checks
 from dpsjax.belief import rows
@@ -212,8 +211,8 @@ def stratify(source: RowData, shares) -> Selector:
         ValueError: if one is negative, or none is positive.
     """
     checks.require_range(0.0, jnp.inf, shares=shares)
-    total = jnp.asarray(shares).sum()
-    if np.ndim(shares) != 1 or (checks.is_concrete(total) and not total > 0):
+    weights = jnp.asarray(shares)
+    if weights.ndim != 1 or (checks.is_concrete(weights) and not weights.sum() > 0):
         raise ValueError(f"shares={shares!r} must be [S] weights, and one of them positive")
 
     def init(num_prompts: int):
