@@ -5,7 +5,6 @@ Every command is a dataclass of settings; tyro makes the options and their help 
 
 import dataclasses
 import json
-import logging
 import os
 import shlex
 import sys
@@ -122,10 +121,9 @@ def train_countdown(words: Sequence[str]) -> int:
 def _train(parsed: TrainArguments, words: Sequence[str]) -> int:
     import jax  # it and the rest are not needed to show help
 
+    from dpsjax.train.checkpoint import one_report
     from dpsjax.train.signals import Terminated, termination
 
-    # A failed checkpoint is reported in one sentence; Orbax logs three tracebacks of it.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
     console = Console(quiet=not is_first())
     folder = str(parsed.config.folder())
 
@@ -135,7 +133,7 @@ def _train(parsed: TrainArguments, words: Sequence[str]) -> int:
     try:
         # Before the first step and after the last there is nothing that is not on the disk; but of
         # several processes none may leave the others alone.
-        with termination(at_once=jax.process_count() == 1):
+        with one_report(), termination(at_once=jax.process_count() == 1):
             return _start_and_finish(parsed, words, console, say)
     except Terminated:
         say(f"stopped by SIGTERM, there was nothing to save; the same command continues {folder}")
@@ -166,7 +164,10 @@ def _start_and_finish(
         return 0
     try:
         summary = runs.finish(started, console)
-    except (NonFiniteError, DisagreementError, ValueError, OSError) as error:
+    except OSError as error:  # a full disk
+        fix = f"nothing saved is lost: once that is mended, the same command continues {folder}"
+        return _complain(f"{error}; {fix}", FAILED)
+    except (NonFiniteError, DisagreementError, ValueError) as error:
         return _complain(str(error), FAILED)
     if summary is None:
         say(f"stopped by SIGTERM, everything is saved; the same command continues {folder}")

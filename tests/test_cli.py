@@ -99,9 +99,18 @@ def test_options_that_do_not_parse_exit_with_2(words, message, capsys):
 
 @pytest.mark.slow
 def test_the_same_command_gives_the_same_run(tmp_path):
-    """Two processes, each the whole command; a secret of the environment is nowhere on disk."""
-    environment = {**os.environ, "SECRET_TOKEN": "hunter2-hunter2"}
-    summaries, lines = [], []
+    """Two processes, each the whole command; a secret of the environment is nowhere on disk.
+
+    The second compiles nothing: it finds every program that the first one kept.
+    """
+    cache = tmp_path / "cache"
+    environment = {
+        **os.environ,
+        "SECRET_TOKEN": "hunter2-hunter2",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # these programs are small
+    }
+    summaries, lines, kept = [], [], []
     for name in ("one", "two"):
         out = tmp_path / name
         done = subprocess.run(
@@ -117,6 +126,8 @@ def test_the_same_command_gives_the_same_run(tmp_path):
         lines.append([{**json.loads(text), "seconds": None} for text in texts])
         for path in out.rglob("*"):
             assert path.is_dir() or b"hunter2" not in path.read_bytes()
+        kept.append({path.name for path in cache.iterdir() if path.name.endswith("-cache")})
+    assert kept[0] == kept[1] and sum(name.startswith("jit_run-") for name in kept[0]) >= 3
     assert summaries[0]["params_digest"] == summaries[1]["params_digest"]
     assert summaries[0]["selector_digest"] == summaries[1]["selector_digest"]
     assert lines[0] == lines[1]

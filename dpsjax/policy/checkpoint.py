@@ -11,13 +11,13 @@ import jax
 import ml_dtypes
 import numpy as np
 from jax.sharding import Mesh
-from safetensors.numpy import save_file
 
 from dpsjax import checks
 from dpsjax.policy.config import PolicyConfig, Rope
 from dpsjax.policy.weights import (
     load_tensors,
     require_parameters,
+    save_tensors,
     stored_tensors,
     write_atomically,
 )
@@ -304,7 +304,7 @@ def _write_shards(folder: Path, params: PyTree, dtype: str, shard_bytes: int, wr
     def flush() -> None:
         path = folder / f".shard-{len(written) + 1:05d}"
         if writer:
-            save_file(shard, path, metadata={"format": "pt"})
+            save_tensors(shard, path, {"format": "pt"})
         written.append((path, list(shard), sum(array.nbytes for array in shard.values())))
         shard.clear()
 

@@ -31,6 +31,7 @@ __all__ = [
     "load_weights",
     "on_host",
     "require_parameters",
+    "save_tensors",
     "save_weights",
     "stored_tensors",
     "write_atomically",
@@ -162,6 +163,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+def save_tensors(
+    tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: it cannot be written; safetensors has an error of its own for a full disk.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=dict(metadata))
+    except safetensors.SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
+
+
 def save_weights(path: str | Path, config: PolicyConfig, params: PyTree) -> None:
     """Write a policy as one safetensors file with its configuration in the header.
 
@@ -182,7 +197,7 @@ def save_weights(path: str | Path, config: PolicyConfig, params: PyTree) -> None
     tensors = dict(stored_tensors(params))
     metadata = {"format": "pt", _CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True)}
     if jax.process_index() == 0:
-        write_atomically(Path(path), lambda part: save_file(tensors, part, metadata=metadata))
+        write_atomically(Path(path), lambda part: save_tensors(tensors, part, metadata))
 
 
 def require_parameters(config: PolicyConfig, params: PyTree) -> None:

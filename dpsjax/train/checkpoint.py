@@ -6,8 +6,10 @@ files flushed before it gets its own, so a step is there whole or not at all.
 """
 
 import contextlib
+import logging
 import re
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +27,29 @@ Meta = dict[str, Any]
 
 _NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # of Orbax: the end of the name while it writes
+
+
+@contextlib.contextmanager
+def one_report():
+    """Leave a failed checkpoint to the sentence that :class:`Saver` makes of it.
+
+    Orbax logs three tracebacks of it, and what TensorStore was still writing tells an event loop
+    that is closed by then, which Python prints.
+    """
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    level = logger.level
+
+    def without_late_news(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = without_late_news
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        sys.unraisablehook = hook
 
 
 class Damaged(NamedTuple):

@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import multiprocessing
 import os
-import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.console import Console
 from dpsjax.tasks.base import Score
 from dpsjax.tasks.workers import ScoringWorkers
 from dpsjax.train import checkpoint, outputs, reproducer
-from dpsjax.train.checkpoint import Saver, last_good
+from dpsjax.train.checkpoint import Saver, last_good, one_report
 from dpsjax.train.config import CheckpointConfig
 from dpsjax.train.evaluate import make_evaluate, uniform_slice
 from dpsjax.train.faults import NonFiniteError, Notices
@@ -268,25 +267,10 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(
     assert names == {"3"}  # written once there was room; nothing half written is left
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(words, capture_output=True, check=False)
-    except OSError as error:
-        pytest.skip(f"no mount here: {error}")
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_disk_that_is_really_full(prepared, small_disk):
+@one_report()
+def test_a_disk_that_is_really_full(prepared, disk):
     """The first checkpoint fits, the second does not; with room again the third does."""
-    state, said = prepared[1], []
+    state, said, small_disk = prepared[1], [], disk("1m")
     saver = Saver(small_disk, CheckpointConfig(keep=3), said.append)
     saver.save(state, {"step": 1, "held_out": None})
     saver.wait()

@@ -2,11 +2,12 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dpsjax.train.config import CountdownConfig, MeshConfig, RolloutConfig
-from dpsjax.train.loop import train
+from dpsjax.train.loop import train, train_step
 from dpsjax.train.outputs import real_rows
 from dpsjax.train.setup import make_mesh, prepare
 from dpsjax.train.state import digest
@@ -46,6 +47,18 @@ def test_records_count_what_happened(prepared, trained):
     assert int(state.step) == 4 and int(state.position) == 16
     assert digest(state.params) != digest(start.params)
     assert jax.tree.structure(state) == jax.tree.structure(start)
+
+
+def test_a_step_takes_the_buffers_of_the_state_before_it(prepared, trained):
+    """Parameters, moments and beliefs are donated: no second copy of them is made."""
+    run, start = prepared
+    own = jax.tree.map(jnp.copy, start)
+    pointers = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(own.params)}
+    after, _, _ = train_step(run, own)
+    donated = jax.tree.leaves((own.params, own.opt_state, own.selector, own.visits))
+    assert donated and all(leaf.is_deleted() for leaf in donated)
+    held = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after.params)}
+    assert held & pointers  # the new ones lie where the old ones lay
 
 
 def test_dps_predicts_from_what_it_saw(trained):
