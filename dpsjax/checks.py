@@ -279,6 +279,23 @@ def require_callable(**values) -> None:
             raise TypeError(f"{name}={_shown(value)} must be a function")
 
 
+def require_choice(choices: Sequence[str], **values) -> None:
+    """Demand that settings are one of some names.
+
+    Args:
+        choices: the names.
+        **values: by name.
+
+    Raises:
+        ValueError: one is something else.
+
+    >>> require_choice(("skip", "stop"), on_nonfinite="skip")
+    """
+    for name, value in values.items():
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{name}={_shown(value)} must be one of {', '.join(choices)}")
+
+
 def given(**values) -> dict[str, Any]:
     """Settings that are not None, for the checks of those that may be left out.
 

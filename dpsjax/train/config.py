@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dpsjax.checks import require_setting
+from dpsjax.checks import require_counts, require_integers, require_setting
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.train.sections import (
     CheckpointConfig,
@@ -46,7 +46,8 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self):
-        require_setting(self.steps >= 1, "steps", self.steps, "at least 1")
+        require_counts(steps=self.steps)
+        require_integers(seed=self.seed)
         require_setting(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2**32)")
         if self.task.problems < self.rollout.prompts:
             raise ValueError(

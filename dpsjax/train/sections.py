@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dpsjax.checks import require_setting
+from dpsjax.checks import (
+    given,
+    require_choice,
+    require_counts,
+    require_integers,
+    require_real,
+    require_setting,
+)
 from dpsjax.grpo import losses
 from dpsjax.grpo.advantages import (
     AdvantageFunction,
@@ -45,6 +52,10 @@ class CountdownConfig:
     """Reward of a well-formed but wrong expression (the published runs: 0.1)."""
     data_seed: int = 0
     """Seed of the problems; the seed of the run does not change them."""
+
+    def __post_init__(self):
+        require_counts(problems=self.problems)
+        require_counts(least=0, held_out=self.held_out)
 
     def build(self) -> Task:
         """The task.
@@ -105,6 +116,8 @@ class ModelConfig:
     """An adapter counts alpha / rank times."""
 
     def __post_init__(self):
+        require_integers(lora_rank=self.lora_rank)
+        require_real(lora_alpha=self.lora_alpha)
         require_setting(self.lora_rank >= 0, "lora_rank", self.lora_rank, "0 (off) or more")
         require_setting(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "above 0")
         self.compute()
@@ -169,11 +182,13 @@ class RolloutConfig:
     not count."""
 
     def __post_init__(self):
+        require_integers(workers=self.workers, **given(keep=self.keep))
+        require_real(seconds=self.seconds, temperature=self.temperature)
         require_setting(self.workers >= 0, "workers", self.workers, "0 (none) or more")
         require_setting(0 < self.seconds < math.inf, "seconds", self.seconds, "above 0 and finite")
         require_setting(self.keep is None or self.keep >= 2, "keep", self.keep, "at least 2")
-        require_setting(self.prompts >= 1, "prompts", self.prompts, "at least 1")
-        require_setting(self.buckets >= 1, "buckets", self.buckets, "at least 1")
+        require_counts(prompts=self.prompts)
+        require_counts(buckets=self.buckets)
         require_setting(
             self.temperature > 0, "temperature", self.temperature, "above 0 in training"
         )
@@ -204,9 +219,9 @@ class EvaluationConfig:
     """Of these responses; 0 takes the most likely token (then one sample is enough)."""
 
     def __post_init__(self):
-        require_setting(self.every >= 1, "every", self.every, "at least 1")
-        require_setting(self.problems >= 1, "problems", self.problems, "at least 1")
-        require_setting(self.samples >= 1, "samples", self.samples, "at least 1")
+        require_counts(every=self.every)
+        require_counts(problems=self.problems)
+        require_counts(samples=self.samples)
 
     def sampling(self, max_tokens: int, tokenizer: Tokenizer) -> Sampling:
         """The settings for :func:`dpsjax.policy.generate`."""
@@ -230,9 +245,10 @@ class MeshConfig:
     """Ways the parameters are divided by heads, MLP and vocabulary."""
 
     def __post_init__(self):
+        require_integers(data=self.data)
         require_setting(self.data >= 0, "data", self.data, "0 (all devices left) or more")
-        require_setting(self.fsdp >= 1, "fsdp", self.fsdp, "at least 1")
-        require_setting(self.tensor >= 1, "tensor", self.tensor, "at least 1")
+        require_counts(fsdp=self.fsdp)
+        require_counts(tensor=self.tensor)
 
 
 @dataclass(frozen=True)
@@ -254,9 +270,27 @@ class CheckpointConfig:
     last checkpoint is then from before it."""
 
     def __post_init__(self):
-        require_setting(self.every >= 1, "every", self.every, "at least 1")
+        require_counts(every=self.every)
+        require_real(minutes=self.minutes)
         require_setting(self.minutes > 0, "minutes", self.minutes, "above 0")
-        require_setting(self.keep >= 1, "keep", self.keep, "at least 1")
+        require_counts(keep=self.keep)
+        require_choice(("continue", "stop"), on_error=self.on_error)
+        require_choice(("skip", "stop"), on_nonfinite=self.on_nonfinite)
+
+
+# What the names of the choices below stand for.
+ADVANTAGES: dict[str, AdvantageFunction | BeliefAdvantages] = {
+    "group-normalized": group_normalized,
+    "centered": centered,
+    "leave-one-out": leave_one_out,
+    "denoised": denoised,
+}
+AGGREGATIONS = {
+    "token-mean": losses.token_mean,
+    "sequence-mean": losses.sequence_mean,
+    "constant-length": losses.constant_length,
+}
+KL_ESTIMATORS = {"k1": losses.k1, "k3": losses.k3}
 
 
 @dataclass(frozen=True)
@@ -283,17 +317,14 @@ class LossConfig:
     """Divide by all groups, also those without variance or refused by the selector."""
 
     def __post_init__(self):
+        require_choice(tuple(ADVANTAGES), advantages=self.advantages)
+        require_choice(tuple(AGGREGATIONS), aggregation=self.aggregation)
+        require_choice(tuple(KL_ESTIMATORS), kl_estimator=self.kl_estimator)
         self.variant()
 
     def advantage_function(self) -> AdvantageFunction | BeliefAdvantages:
         """The same as a function."""
-        functions: dict[str, AdvantageFunction | BeliefAdvantages] = {
-            "group-normalized": group_normalized,
-            "centered": centered,
-            "leave-one-out": leave_one_out,
-            "denoised": denoised,
-        }
-        return functions[self.advantages]
+        return ADVANTAGES[self.advantages]
 
     def variant(self) -> Variant:
         """The same as functions.
@@ -301,14 +332,9 @@ class LossConfig:
         Raises:
             ValueError: the settings do not fit each other.
         """
-        aggregations = {
-            "token-mean": losses.token_mean,
-            "sequence-mean": losses.sequence_mean,
-            "constant-length": losses.constant_length,
-        }
         return Variant(
-            aggregate=aggregations[self.aggregation],
-            kl_estimator={"k1": losses.k1, "k3": losses.k3}[self.kl_estimator],
+            aggregate=AGGREGATIONS[self.aggregation],
+            kl_estimator=KL_ESTIMATORS[self.kl_estimator],
             recompute_old=self.recompute_old,
             sampler_ratio_cap=self.sampler_ratio_cap,
             count_uninformative=self.count_uninformative,

@@ -1,0 +1,40 @@
+"""The settings of a run, made in Python; the command line and JSON check types before."""
+
+import pytest
+
+from dpsjax.train import sections
+from dpsjax.train.config import TrainConfig
+from tests.inputs.wrong import Row, complaints
+
+TASK = sections.CountdownConfig(problems=64, held_out=16)
+# Sections that are given whole; their own numbers have rows of their own.
+WHOLE = {"rollout", "model", "selector", "task", "grpo", "evaluation", "mesh", "checkpoint", "loss"}
+ROWS = {
+    "TrainConfig": Row(
+        TrainConfig,
+        {name: value for name, value in vars(TrainConfig()).items() if name not in WHOLE | {"out"}},
+    ),
+    "RolloutConfig": Row(
+        sections.RolloutConfig, {**vars(sections.RolloutConfig()), "keep": 4, "workers": 2}
+    ),
+    "EvaluationConfig": Row(sections.EvaluationConfig, vars(sections.EvaluationConfig())),
+    "MeshConfig": Row(sections.MeshConfig, vars(sections.MeshConfig())),
+    "CheckpointConfig": Row(sections.CheckpointConfig, vars(sections.CheckpointConfig())),
+    "ModelConfig": Row(
+        lambda **given: sections.ModelConfig(**given).policy(8), vars(sections.ModelConfig())
+    ),
+    "LossConfig": Row(
+        sections.LossConfig,
+        {**vars(sections.LossConfig()), "recompute_old": True, "sampler_ratio_cap": 2.0},
+    ),
+    "CountdownConfig": Row(
+        lambda **given: sections.CountdownConfig(**given).build(),
+        {**vars(TASK), "data_seed": 0},
+        free=frozenset({"data_seed"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_wrong_setting_is_named(name):
+    assert complaints(ROWS[name]) == []
