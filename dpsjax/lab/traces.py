@@ -55,17 +55,21 @@ def recorded(trace: Trace) -> Student:
     """
     checks.require_type(Trace, "of read_trace or make_trace", trace=trace)
     steps = int(trace.step.max()) + 1 if trace.step.size else 0
+    seen = trace.trials > 0
+    places = np.sort(trace.step[seen].astype(np.int64) * trace.num_prompts + trace.prompt[seen])
+    # Looked for before the table is made: a trace may claim any pool and any step.
+    gap = np.flatnonzero(places != np.arange(places.size))
+    if not steps or gap.size or places.size != steps * trace.num_prompts:
+        step, prompt = divmod(int(gap[0]) if gap.size else places.size, trace.num_prompts)
+        raise ValueError(
+            f"a replay needs a group of every prompt at every step: step {step} has none of "
+            f"prompt {prompt} in this trace; record the full pool"
+        )
     trials = np.zeros((steps, trace.num_prompts), np.int32)
     passes, lag = np.zeros_like(trials), np.zeros_like(trials)
     trials[trace.step, trace.prompt] = trace.trials
     passes[trace.step, trace.prompt] = trace.passes
     lag[trace.step, trace.prompt] = trace.step - trace.policy
-    if steps == 0 or (trials == 0).any():
-        step, prompt = np.argwhere(trials == 0)[0] if steps else (0, 0)
-        raise ValueError(
-            f"a replay needs a group of every prompt at every step: step {step} has none of "
-            f"prompt {prompt} in this trace; record the full pool"
-        )
     tapes = jnp.asarray(passes), jnp.asarray(trials), jnp.asarray(lag)
 
     def now(state):

@@ -58,6 +58,7 @@ def make_trace(num_prompts: int, rows: Iterable[dict]) -> Trace:
         ValueError: for a row that is not valid; the message counts rows from 1.
     """
     checks.require_counts(num_prompts=num_prompts)
+    checks.require_setting(num_prompts < 2**31, "num_prompts", num_prompts, "below 2**31")
     checks.require_type(Iterable, "a sequence of dictionaries", rows=rows)
     kept: list[dict] = []
     places: dict[tuple[int, int], int] = {}
@@ -174,8 +175,10 @@ def _check_header(header: dict, where: str) -> int:
     if header.get("format") != FORMAT or header.get("version") != VERSION:
         raise ValueError(f"{where}: a trace starts with format {FORMAT!r} and version {VERSION}")
     count = header.get("num_prompts")
-    if type(count) is not int or count < 1:
-        raise ValueError(f"{where}: num_prompts must be a positive integer, got {count!r}")
+    if type(count) is not int or not 1 <= count < 2**31:
+        raise ValueError(
+            f"{where}: num_prompts must be a positive integer (31 bits), got {count!r}"
+        )
     return count
 
 
@@ -187,11 +190,12 @@ def _check_row(row: dict, num_prompts: int, where: str, places: dict, number: in
         if not real and type(row[name]) is not int:
             raise ValueError(f"{where}: {name} must be an integer, got {row[name]!r}")
     bounds = {
-        "step": row["step"] >= 0,
+        "step": 0 <= row["step"] < 2**31,
         "prompt": 0 <= row["prompt"] < num_prompts,
         "passes": 0 <= row["passes"] <= row["trials"],
+        "trials": row["trials"] < 2**31,
         "length": row["length"] is None or 0 <= row["length"] < float("inf"),
-        "policy": row["policy"] <= row["step"],
+        "policy": -(2**31) <= row["policy"] <= row["step"],
     }
     for name, sound in bounds.items():
         if not sound:

@@ -213,6 +213,16 @@ def test_a_family_of_students_names_a_parameter_that_it_has_not(family):
     assert family(mean=2.0).mean == 2.0
 
 
+@pytest.mark.parametrize(
+    "claim", [{"num_prompts": 2**31 - 1}, {"step": 2**31 - 1}, {"step": 2**40}]
+)
+def test_a_trace_that_claims_too_much_takes_no_memory(claim):
+    """A terabyte of tables for one line: refused by what is missing."""
+    row = {"step": 0, "prompt": 0, "passes": 3, "trials": 8, "length": None, "policy": 0}
+    with pytest.raises(ValueError, match=r"needs a group|step=1099511627776 is out of range"):
+        traces.recorded(traces.make_trace(claim.pop("num_prompts", 1), [row | claim]))
+
+
 @pytest.mark.parametrize("write", [compare.write, plots.write_plots])
 @pytest.mark.parametrize("bad", [None, 3, {}, "x"])
 def test_writing_what_is_no_comparison(write, bad, tmp_path):
