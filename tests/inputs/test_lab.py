@@ -192,6 +192,7 @@ ELSEWHERE = {
     "compare.write": "below",
     "plots.write_plots": "below",
     **{f"plots.{name}": "drawn by write_plots" for name in vars(plots) if name[:5] == "draw_"},
+    **{f"waiting.{name}": "of simulate" for name in ("deliver", "no_groups", "refill")},
     **{f"students.{family.__name__}": "below" for family in FAMILIES},
 }
 
