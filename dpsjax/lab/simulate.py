@@ -312,6 +312,7 @@ def simulate(
     """
     checks.require_type(Contender, "a Contender", contender=contender)
     checks.require_counts(**{"contender.waves": contender.waves, "contender.most": contender.most})
+    checks.require_counts(least=0, **{"contender.screen": contender.screen})
     checks.require_type(Student, "a Student", student=student)
     checks.require_type(Setting, "a Setting", setting=setting)
     checks.require_key(key=key)

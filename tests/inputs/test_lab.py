@@ -147,7 +147,10 @@ ROWS = {
             "setting": SETTING,
             "record": False,
         },
-        also={"contender": [UNIFORM._replace(waves=0), UNIFORM._replace(waves=1.5)]},
+        also={
+            "contender": [UNIFORM._replace(waves=0), UNIFORM._replace(waves=1.5)]
+            + [UNIFORM._replace(screen=screen) for screen in (-1, 1.5, "x", None)]
+        },
     ),
     "statistics.interval": Row(
         statistics.interval, {"values": SEEDS, "level": 0.95}, free=frozenset({"values"})
