@@ -100,7 +100,7 @@ def test_half_precision_counts_move_the_prior_little():
 @pytest.mark.parametrize("num_states", [2, 3, 5, 7])
 def test_blocks_change_no_bit(num_states):
     """On a CPU large pools move in blocks; the last block is short."""
-    size = 2 * hmm.BLOCK + 37
+    size = 2 * hmm.BLOCK * hmm.AT_ONCE + 37
     single = jax.tree.map(
         lambda leaf: leaf.astype(jnp.float32), hmm.params(num_states, 0.7, "progress")
     )
@@ -330,6 +330,13 @@ def test_checkify_reports_inside_jit():
     error, _ = checked(params, hmm.init(params, 4), zero + 9, zero)
     with pytest.raises(ValueError, match="index"):
         error.throw()
+
+
+def test_checks_are_no_effect_where_nobody_asked():
+    """JAX dispatches a jitted function with effects by way of Python, which is slow."""
+    params = hmm.params()
+    belief, zero = hmm.init(params, 4), jnp.zeros(1, jnp.int32)
+    assert not jax.make_jaxpr(hmm.update)(params, belief, zero, zero).effects
 
 
 def test_bad_rows_are_dropped_inside_jit():

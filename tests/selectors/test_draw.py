@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dpsjax
+from dpsjax import selectors
 from dpsjax.selectors import Proposal, draw
 from dpsjax.selectors.draw import top_rows
 from dpsjax.selectors.noise import row_bits, row_gumbel, row_normal, row_uniform
@@ -39,6 +41,16 @@ def test_draw_is_a_sort_by_score_then_hash(levels):
     rows = np.lexsort((np.arange(4000), -hashes, -score, ~eligible))[:32]
     batch = jax.jit(lambda key: draw(key, proposal(score, eligible), 32))(key)
     np.testing.assert_array_equal(batch.index, rows)
+
+
+def test_a_selection_writes_no_ids():
+    """On a CPU it writes the rank, and the hashes of those at the cut; elsewhere not even these."""
+    size, selector = 400_000, selectors.dps()
+    state = jax.eval_shape(lambda: selector.init(size))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    select = jax.jit(lambda key, state: dpsjax.select(selector, key, state, 64)[0])
+    memory = select.lower(key, state).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 2.25 * 4 * size
 
 
 def test_nan_and_infinite_scores_have_a_place():
