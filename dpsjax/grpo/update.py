@@ -305,18 +305,24 @@ def _evaluate(log_prob_fn, params, batch: RolloutBatch, config, prompts: int) ->
 
 
 def _mini_batch_prompts(config: GRPOConfig, batch: RolloutBatch) -> int:
-    """Prompts of one optimizer step; checks the batch against the settings."""
+    """Rows of one optimizer step; checks the batch against the settings.
+
+    Groups of unequal sizes come as rows of one rollout, G of them for each prompt of a batch.
+    """
     total, group = batch.tokens.shape[:2]
-    if group != config.rollouts_per_prompt:
+    if group not in (1, config.rollouts_per_prompt):
         raise ValueError(
             f"the batch has {group} rollouts per prompt, the settings say "
-            f"rollouts_per_prompt={config.rollouts_per_prompt}: make them equal"
+            f"rollouts_per_prompt={config.rollouts_per_prompt}: make them equal, or give single "
+            "rollouts"
         )
-    prompts = total if config.mini_batch is None else config.mini_batch
+    prompts = total
+    if config.mini_batch is not None:
+        prompts = config.mini_batch * (config.rollouts_per_prompt // group)
     if total % prompts != 0:
         raise ValueError(
-            f"mini_batch={prompts} does not divide the batch of {total} prompts: "
-            f"use a divisor of {total}, or None"
+            f"mini_batch={config.mini_batch} does not divide the batch of "
+            f"{total * group // config.rollouts_per_prompt} prompts: use a divisor, or None"
         )
     return prompts
 

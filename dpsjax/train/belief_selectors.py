@@ -233,11 +233,13 @@ class Cures:
     """Of the softmax; not known to us."""
     decay: float = 1.0
     """Forgetting factor at each visit; 1 in the paper."""
+    allocate: bool = False
+    """Split the rollouts of a step in proportion to that deviation too, as the paper does."""
     around: Annotated[Around, tyro.conf.arg(name="")] = field(default_factory=Around)
 
     def build(self) -> Selector:
         """The selector."""
-        return selectors.cures(**options(self))
+        return selectors.cures(self.temperature, self.decay)
 
 
 @dataclass(frozen=True)

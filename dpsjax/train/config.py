@@ -8,6 +8,7 @@ from typing import Any
 
 from dpsjax.checks import require_counts, require_integers, require_setting
 from dpsjax.grpo.config import GRPOConfig
+from dpsjax.train.budget_selectors import allocation_of, screen_of
 from dpsjax.train.sections import (
     CheckpointConfig,
     CountdownConfig,
@@ -65,11 +66,35 @@ class TrainConfig:
         if self.rollout.keep is not None:
             most = self.grpo.rollouts_per_prompt
             require_setting(self.rollout.keep <= most, "keep", self.rollout.keep, f"at most {most}")
+        self._check_numbers_of_rollouts()
         if self.task.held_out < self.evaluation.problems:
             raise ValueError(
                 f"evaluation.problems={self.evaluation.problems} must not exceed "
                 f"task.held_out={self.task.held_out}"
             )
+
+    def _check_numbers_of_rollouts(self) -> None:
+        """Refuse what does not go with selectors that say how many rollouts a prompt gets."""
+        group = self.grpo.rollouts_per_prompt
+        name = f"selector={selector_name(self.selector)!r}"
+        unequal = allocation_of(self.selector, self.rollout.prompts, group) is not None
+        if unequal and self.rollout.keep is not None:
+            raise ValueError(
+                f"rollout.keep={self.rollout.keep} needs equal groups, and {name} makes unequal "
+                "ones: leave it out"
+            )
+        screen = screen_of(self.selector)
+        if screen is not None:
+            if screen >= group:
+                raise ValueError(
+                    f"selector.screen={screen} must be less than rollouts_per_prompt={group}, "
+                    "which counts those of the screening too"
+                )
+            if self.loss.advantages == "denoised":
+                raise ValueError(
+                    f"loss.advantages='denoised' needs a belief that has seen all rollouts, and "
+                    f"{name} learns from those of the screening: choose another of the two"
+                )
 
     def folder(self) -> Path:
         """Where the results go."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +14,21 @@ from dpsjax.selectors import Selector
 from dpsjax.selectors.combinators import RowData
 from dpsjax.tasks.base import Problem
 from dpsjax.tasks.traces import read_trace
+
+Inner = Literal["uniform-epochs", "uniform", "dps", "dps-binomial", "mopps", "beta-mean"]
+
+
+def inner_selector(name: Inner) -> Selector:
+    """The selector called so, at its defaults, inside another."""
+    inner = {
+        "uniform-epochs": selectors.uniform_epochs,
+        "uniform": selectors.uniform,
+        "dps": selectors.dps,
+        "dps-binomial": selectors.dps_binomial,
+        "mopps": selectors.mopps,
+        "beta-mean": selectors.beta_mean,
+    }
+    return inner[name]()
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,12 @@ class Notices:
     def __init__(self, show: Callable[[str], None]) -> None:
         self.show, self.seen = show, set()
 
-    def look(self, record: Record, errors: Sequence[str], batch_size: int) -> None:
+    def look(self, record: Record, errors: Sequence[str]) -> None:
         """Say what is new in a record.
 
         Args:
             record: of a step.
             errors: of its scoring.
-            batch_size: B, the prompts asked for.
         """
         prompts, total = len(record["groups"]["prompt"]), sum(record["groups"]["trials"])
         empty = record["groups"]["trials"].count(0)
@@ -52,12 +51,12 @@ class Notices:
                 record,
                 f"{empty} of {prompts} groups have no valid rollout: nothing learned",
             )
-        if prompts < batch_size:
+        if short := record["short_batch"]:
             self._say(
                 "pool",
                 record,
-                f"the selector had only {prompts} of {batch_size} prompts to give; the batch is "
-                "short (short_batch)",
+                f"the selector had {short} prompts too few to give; the batch is short "
+                "(short_batch)",
             )
         if record["skipped_nonfinite"]:
             self._say(

@@ -1,21 +1,25 @@
 """The training loop: ``state = step(state)`` until the steps are done, and a record of each."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
 
 from dpsjax.grpo.batch import RolloutBatch
+from dpsjax.grpo.update import UpdateMetrics
 from dpsjax.train import metrics, processes
 from dpsjax.train.buckets import cut_prompts, cut_responses
 from dpsjax.train.metrics import Record
+from dpsjax.train.refill import Refill
 from dpsjax.train.rollout import score_rollouts
 from dpsjax.train.rounds import Draw, Groups, RoundReport
+from dpsjax.train.screening import Screening
 from dpsjax.train.setup import Run
-from dpsjax.train.stages import GENERATE, round_key, step_key
+from dpsjax.train.stages import CONTINUE, GENERATE, round_key, step_key
 from dpsjax.train.state import TrainState
+from dpsjax.types import Key
 
 
 class Clock:
@@ -60,33 +64,81 @@ def train_step(run: Run, state: TrainState) -> tuple[TrainState, Record, Step]:
         ``(state, record, step)``.
     """
     clock = Clock()
-    group, asked = run.config.grpo.rollouts_per_prompt, run.config.rollout.prompts
+    with jax.set_mesh(run.mesh):
+        if run.screening is not None:
+            done = _screened(run, run.screening, state, clock)
+        elif run.refill is not None:
+            done = _refilled(run, run.refill, state, clock)
+        else:
+            done = _single(run, state, clock)
+    state, asked = done.state, done.rounds[: done.selections]
+    rollouts = int(state.rollouts)
+    record = metrics.step_record(int(state.step), rollouts, done.rounds, done.update, clock.total())
+    record["groups_waiting"] = int(state.pending.size) if state.pending else 0
+    wanted = run.config.rollout.prompts * len(asked)
+    metrics.add_faults(record, asked, wanted, done.errors)
+    return state, record, Step(done.batch, done.errors)
+
+
+class _Done(NamedTuple):
+    """A step that is done; ``selections`` of its rounds, the first ones, chose prompts."""
+
+    state: TrainState
+    rounds: list[RoundReport]
+    selections: int
+    update: UpdateMetrics
+    batch: RolloutBatch
+    errors: list[str]
+
+
+def _single(run: Run, state: TrainState, clock: Clock) -> _Done:
+    """One round, and the update."""
     buckets = run.config.rollout.buckets
+    state, draw, groups, errors = _roll_out(run, state, 0, clock)
+    with clock.phase("update"):
+        short = cut_prompts(draw, buckets, run.mesh)
+        shorter = cut_responses(groups, buckets, run.mesh)
+        state, report, update, batch = run.update(state, short, shorter, run.reference)
+        state = jax.block_until_ready(state)
+    return _Done(state, [report], 1, update, batch, errors)
+
+
+def _refilled(run: Run, refill: Refill, state: TrainState, clock: Clock) -> _Done:
+    """Rounds until enough groups are accepted, and the update."""
+    state, rounds, errors = _collect(run, refill, state, clock)
+    with clock.phase("update"):
+        state, update, batch = refill.update(state, run.reference)
+        state = jax.block_until_ready(state)
+    return _Done(state, rounds, len(rounds), update, batch, errors)
+
+
+def _screened(run: Run, screening: Screening, state: TrainState, clock: Clock) -> _Done:
+    """Rounds until enough prompts passed, the rest of their rollouts, and the update."""
+    state, rounds, errors = _collect(run, screening, state, clock)
+    state, draw, held = screening.release(state)
+    groups, failed = _generate(run, screening.generate, state, state.key, CONTINUE, draw, clock)
+    with clock.phase("update"):
+        state, report, update, batch = screening.update(state, draw, held, groups, run.reference)
+        state = jax.block_until_ready(state)
+    return _Done(state, [*rounds, report], len(rounds), update, batch, errors + failed)
+
+
+def _collect(
+    run: Run, filling: Refill | Screening, state: TrainState, clock: Clock
+) -> tuple[TrainState, list[RoundReport], list[str]]:
+    """Rounds until enough wait."""
     rounds: list[RoundReport] = []
     errors: list[str] = []
     more = True
-    with jax.set_mesh(run.mesh):
-        while more:
-            state, draw, groups, failed = _roll_out(run, state, len(rounds), clock)
-            errors += failed
-            with clock.phase("update"):
-                if run.refill is None:
-                    short = cut_prompts(draw, buckets, run.mesh)
-                    shorter = cut_responses(groups, buckets, run.mesh)
-                    state, report, update, batch = run.update(state, short, shorter, run.reference)
-                    more = False
-                else:
-                    state, report = run.refill.collect(state, draw, groups)
-                    more = run.refill.wants_more(len(rounds) + 1, int(report.waiting))
-                    if not more:
-                        state, update, batch = run.refill.update(state, run.reference)
-                state = jax.block_until_ready(state)
+    while more:
+        state, draw, groups, failed = _roll_out(run, state, len(rounds), clock)
+        errors += failed
+        with clock.phase("update"):
+            state, report = filling.collect(state, draw, groups)
             rounds.append(report)
-    done, rollouts_so_far = int(state.step), int(state.position) * group
-    record = metrics.step_record(done, rollouts_so_far, group, rounds, update, clock.total())
-    record["groups_waiting"] = 0 if run.refill is None else int(state.pending.size)
-    metrics.add_faults(record, group, asked * len(rounds), errors)
-    return state, record, Step(batch, errors)
+            more = filling.wants_more(len(rounds), int(report.waiting))
+            state = jax.block_until_ready(state)
+    return state, rounds, errors
 
 
 def _roll_out(
@@ -97,16 +149,23 @@ def _roll_out(
     with clock.phase("select"):
         draw, belief = run.select(state.selector, key, state.step, run.prompts)
         state = jax.block_until_ready(state._replace(selector=belief))
+    groups, errors = _generate(run, run.generate, state, key, GENERATE, draw, clock)
+    return state, draw, groups, errors
+
+
+def _generate(
+    run: Run, generate: Callable, state: TrainState, key: Key, use: int, draw: Draw, clock: Clock
+) -> tuple[Groups, list[str]]:
+    """Responses to a draw, scored, and the errors of the verifier."""
     with clock.phase("generate"):
         short = cut_prompts(draw, run.config.rollout.buckets, run.mesh)
-        rollouts = run.generate(
-            state.params, step_key(key, state.step, GENERATE), short.prompt, short.prompt_mask
+        rollouts = generate(
+            state.params, step_key(key, state.step, use), short.prompt, short.prompt_mask
         )
         jax.block_until_ready(rollouts)
     with clock.phase("score"):
         groups, own = score_rollouts(run.task, run.task.train, draw.index, rollouts)
-        errors = processes.gather_errors(own)
-    return state, draw, groups, errors
+        return groups, processes.gather_errors(own)
 
 
 def train(

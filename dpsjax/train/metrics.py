@@ -21,7 +21,6 @@ Record = dict[str, Any]
 def step_record(
     step: int,
     rollouts: int,
-    group: int,
     rounds: Sequence[RoundReport],
     update: UpdateMetrics,
     seconds: dict[str, float],
@@ -34,28 +33,29 @@ def step_record(
     Args:
         step: number of the step, from 1.
         rollouts: responses generated since the start of the run, this step included.
-        group: G.
         rounds: what its rollouts showed.
         update: what the policy update did.
         seconds: by phase.
 
     Returns:
-        a JSON-serialisable record. Rates are over prompts with at least one valid rollout, of all
-        rounds: ``effective_ratio`` is the share that is neither all wrong nor all right,
-        ``rejected`` counts those of them that the selector kept out of the loss. ``brier`` and
+        a JSON-serialisable record. Rates are over prompts with at least one valid rollout that the
+        belief learned from, of all rounds: ``effective_ratio`` is the share that is neither all
+        wrong nor all right, ``rejected`` counts those of them that the selector kept out of the
+        loss. ``rollouts_per_effective_group`` counts all rollouts of the step. ``brier`` and
         ``log_loss`` judge the predicted probability of "partially solved", on the rolled-out
         prompts. What is not defined in a step without any such prompt is None.
     """
     shown: list[RoundReport] = [jax.tree.map(np.asarray, report) for report in rounds]
     done: Any = jax.tree.map(np.asarray, update)
-    rows = np.concatenate([report.index for report in shown]) >= 0
+    rows = np.concatenate([report.asked for report in shown]) > 0
+    made = sum(int(report.asked.sum()) for report in shown)
 
     def joined(name: str) -> Any:
         return np.concatenate([report._asdict()[name] for report in shown], axis=-1)[..., rows]
 
     passes, trials, state = joined("passes"), joined("trials"), joined("observed")
     predicted = joined("predicted")
-    seen = trials > 0
+    seen = state >= 0
     mixed = seen & (passes > 0) & (passes < trials)
     effective, policy = int(mixed.sum()), done.policy
     valid = [max(int(report.trials.sum()), 1) for report in shown]
@@ -70,7 +70,7 @@ def step_record(
         "all_right": int((seen & (passes == trials)).sum()),
         "rejected": int((mixed & ~joined("accept")).sum()),
         "groups_in_loss": int(done.groups),
-        "rollouts_per_effective_group": rows.sum() * group / effective if effective else None,
+        "rollouts_per_effective_group": made / effective if effective else None,
         **_surprise(predicted, state),
         "coverage": int(shown[-1].covered),
         "occupancy": _rounded(np.asarray(shown[0].occupancy)),
@@ -81,6 +81,7 @@ def step_record(
         "mismatch": float(policy.mismatch),
         "mismatch_max": float(policy.mismatch_max),
         "clipped": float((policy.clipped_low + policy.clipped_high) / max(policy.tokens, 1)),
+        "invalid_rollouts": made - int(trials.sum()),
         "tokens": int(sum(int(report.tokens) for report in shown)),
         "skipped_nonfinite": int(done.skipped_nonfinite),
         "skipped_empty": int(done.skipped_empty),
@@ -127,21 +128,22 @@ def add_held_out(record: Record, accuracy: Accuracy, name: str = "held_out") -> 
     record[f"{name}_unscored"] = accuracy.unscored
 
 
-def add_faults(record: Record, group: int, batch_size: int, errors: Sequence[str]) -> None:
+def add_faults(
+    record: Record, rounds: Sequence[RoundReport], wanted: int, errors: Sequence[str]
+) -> None:
     """Count what went wrong in a step; all 0 when all is well.
 
     Args:
         record: of :func:`step_record`, changed in place: ``invalid_rollouts`` had no finite
             reward, ``reward_errors`` is how often the verifier failed, ``short_batch`` how many
             prompts the selector could not give.
-        group: G.
-        batch_size: B.
+        rounds: in which the selector was asked.
+        wanted: prompts that it was asked for in all of them.
         errors: of the scoring.
     """
-    groups = record["groups"]
-    record["invalid_rollouts"] = len(groups["prompt"]) * group - sum(groups["trials"])
+    given = sum(int((np.asarray(report.index) >= 0).sum()) for report in rounds)
     record["reward_errors"] = len(errors)
-    record["short_batch"] = batch_size - len(groups["prompt"])
+    record["short_batch"] = wanted - given
 
 
 def write_record(stream: TextIOBase, record: Record) -> bytes:

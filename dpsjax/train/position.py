@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FORMAT = 2
+FORMAT = 3
 
 _BLOCK = 1 << 20
 _NOTHING = hashlib.sha256().hexdigest()

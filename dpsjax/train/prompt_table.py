@@ -15,7 +15,7 @@ STUCK_VISITS = 3
 
 
 class Visit(NamedTuple):
-    """One group of rollouts of a prompt."""
+    """All rollouts of a prompt in one step."""
 
     step: int
     passes: int
@@ -33,7 +33,7 @@ class PromptTable(NamedTuple):
     Attributes:
         prompt: Id, from 0.
         source: The group that its task reports it under.
-        visits: Groups of rollouts with at least one that is valid.
+        visits: Steps with at least one valid rollout of it.
         passes: Right rollouts in all of them.
         trials: Valid rollouts in all of them.
         last_rate: Share of right rollouts in the last, None if never visited.
@@ -72,8 +72,12 @@ def histories(records: Sequence[Record], num_prompts: int) -> list[list[Visit]]:
         groups = record["groups"]
         columns = zip(groups["prompt"], groups["passes"], groups["trials"], strict=True)
         for prompt, passes, trials in columns:
+            of = visits[prompt]
+            if trials and of and of[-1].step == record["step"]:  # in another round of the step
+                last = of.pop()
+                passes, trials = last.passes + passes, last.trials + trials
             if trials:
-                visits[prompt].append(Visit(record["step"], passes, trials))
+                of.append(Visit(record["step"], passes, trials))
     return visits
 
 

@@ -20,6 +20,24 @@ from dpsjax.train.watched import propose_all
 from dpsjax.types import Array, PyTree
 
 
+class Slots(NamedTuple):
+    """Which rollout belongs to which prompt, where prompts get unequal numbers of them.
+
+    The rollouts are rows of one each; a prompt's are consecutive.
+
+    Attributes:
+        index: Prompt ids, -1 is padding. int32[B].
+        row: Where a prompt's rollouts are, S for those not made. int32[B, H].
+        slot: Whose rollout a row is, B for padding. int32[S].
+        place: Which of the prompt's. int32[S].
+    """
+
+    index: Array
+    row: Array
+    slot: Array
+    place: Array
+
+
 class Draw(NamedTuple):
     """The prompts of a step, R rows: the batch, padded to a multiple of the devices.
 
@@ -28,8 +46,10 @@ class Draw(NamedTuple):
         weight: Loss weights. float32[R].
         prompt: int32[R, P].
         prompt_mask: bool[R, P].
-        predicted: Probability of each solve state before the rollouts. float32[K, R].
+        predicted: Probability of each solve state before the rollouts, of each prompt.
+            float32[K, R], or float32[K, B] with slots.
         occupancy: Mean of that probability over the whole pool. float32[K].
+        slots: Given where each row is one rollout; see :mod:`dpsjax.train.allocation`.
     """
 
     index: Array
@@ -38,6 +58,7 @@ class Draw(NamedTuple):
     prompt_mask: Array
     predicted: Array
     occupancy: Array
+    slots: Slots | None = None
 
 
 class Groups(NamedTuple):
@@ -56,11 +77,34 @@ class Groups(NamedTuple):
     valid: Array
 
 
+class Seen(NamedTuple):
+    """What a round showed of each of its prompts, H rollouts or fewer.
+
+    Attributes:
+        index: int32[R].
+        rewards: float32[R, H].
+        correct: bool[R, H].
+        counted: Rollouts that were made and scored. bool[R, H].
+        entropy: Estimated mean token entropy, NaN where it does not count. float32[R, H].
+        tokens: Generated, 0 where it does not count. int32[R, H].
+        asked: Rollouts made. int32[R].
+    """
+
+    index: Array
+    rewards: Array
+    correct: Array
+    counted: Array
+    entropy: Array
+    tokens: Array
+    asked: Array
+
+
 class RoundReport(NamedTuple):
     """What a round of rollouts showed, replicated on all devices; most steps have one round.
 
     Attributes:
         index: int32[R].
+        asked: Rollouts made. int32[R].
         passes: Correct rollouts. int32[R].
         trials: Valid rollouts. int32[R].
         accept: Whether the selector lets the loss see the group. bool[R].
@@ -75,6 +119,7 @@ class RoundReport(NamedTuple):
     """
 
     index: Array
+    asked: Array
     passes: Array
     trials: Array
     accept: Array
@@ -110,87 +155,146 @@ def learn_from_round(
     Returns:
         ``(state, batch, report)``; the batch is what a policy update consumes.
     """
-    counted = groups.valid & (draw.index >= 0)[:, None]
-    trials = counted.sum(axis=1, dtype=jnp.int32)
-    passes = (groups.correct & counted).sum(axis=1, dtype=jnp.int32)
+    seen = what_was_seen(draw, groups)
     accept, belief = selectors.observe(
         selector,
         state.selector,
-        draw.index,
-        passes,
-        trials,
-        rewards=groups.correct.astype(jnp.float32),
-        entropies=_mean_entropy(groups.rollouts, counted),
+        seen.index,
+        (seen.correct & seen.counted).sum(axis=1, dtype=jnp.int32),
+        seen.counted.sum(axis=1, dtype=jnp.int32),
+        rewards=seen.correct.astype(jnp.float32),
+        entropies=seen.entropy,
     )
-    kept = counted
+    kept = seen.counted
     if keep is not None:
         # A mask: shapes stay those of the whole group, and so does the cost of the update.
-        kept &= selectors.max_variance_subset(groups.rewards, keep)
+        kept &= selectors.max_variance_subset(seen.rewards, keep)
     if isinstance(advantages, BeliefAdvantages):
-        found = _believed_advantages(advantages, selector, belief, draw.index, groups, kept)
+        found = _believed_advantages(advantages, selector, belief, seen, kept)
     else:
-        found = advantages(groups.rewards, kept)
-    batch = _loss_batch(draw, groups, kept, accept, found)
-    late = selectors.late_weights(selector, belief, draw.index)
-    batch = batch._replace(weight=batch.weight * late)
+        found = advantages(seen.rewards, kept)
+    late = selectors.late_weights(selector, belief, seen.index)
+    batch = loss_batch(draw, groups, kept, accept, found, late)
     new = state._replace(
         selector=belief,
-        position=state.position + (draw.index >= 0).sum(dtype=jnp.int32),
-        visits=_count_visits(state.visits, draw.index),
+        position=state.position + (seen.index >= 0).sum(dtype=jnp.int32),
+        rollouts=state.rollouts + seen.asked.sum(dtype=jnp.int32),
+        visits=_count_visits(state.visits, jnp.where(seen.asked > 0, seen.index, -1)),
     )
+    return new, batch, report_of(seen, draw, new)._replace(accept=accept)
+
+
+def what_was_seen(draw: Draw, groups: Groups) -> Seen:
+    """Scored rollouts by prompt; rollouts that were not made are rows' ends that do not count."""
+    counted = groups.valid & (draw.index >= 0)[:, None]
     generated = groups.rollouts.mask & counted[:, :, None]
-    tokens = generated.sum(axis=(1, 2), dtype=jnp.int32)
-    total = jnp.maximum(trials.sum(dtype=jnp.int32), 1).astype(jnp.float32)
-    report = RoundReport(
+    size = groups.valid.shape[1]
+    seen = Seen(
         index=draw.index,
+        rewards=groups.rewards,
+        correct=groups.correct,
+        counted=counted,
+        entropy=_mean_entropy(groups.rollouts, counted),
+        tokens=generated.sum(axis=2, dtype=jnp.int32),
+        asked=jnp.where(draw.index >= 0, size, 0).astype(jnp.int32),
+    )
+    return seen if draw.slots is None else _by_slot(seen, draw.slots)
+
+
+def _by_slot(seen: Seen, slots: Slots) -> Seen:
+    """Rows of one rollout each, put beside the others of their prompt."""
+
+    def table(rows: Array, empty: float = 0.0) -> Array:
+        return rows[:, 0].at[slots.row].get(mode="fill", fill_value=empty)
+
+    return Seen(
+        index=slots.index,
+        rewards=table(seen.rewards),
+        correct=table(seen.correct),
+        counted=table(seen.counted),
+        entropy=table(seen.entropy, jnp.nan),
+        tokens=table(seen.tokens),
+        asked=(slots.row < seen.index.shape[0]).sum(axis=1, dtype=jnp.int32),
+    )
+
+
+def report_of(seen: Seen, draw: Draw, state: TrainState) -> RoundReport:
+    """The report of a round, from what was seen and the state after it."""
+    passes = (seen.correct & seen.counted).sum(axis=1, dtype=jnp.int32)
+    trials = seen.counted.sum(axis=1, dtype=jnp.int32)
+    tokens = seen.tokens.sum(axis=1, dtype=jnp.int32)
+    total = jnp.maximum(trials.sum(dtype=jnp.int32), 1).astype(jnp.float32)
+    return RoundReport(
+        index=seen.index,
+        asked=seen.asked,
         passes=passes,
         trials=trials,
-        accept=accept,
+        accept=jnp.zeros_like(seen.index, bool),
         observed=hmm.solve_state(passes, trials, draw.predicted.shape[0]),
         length=tokens.astype(jnp.float32) / jnp.maximum(trials, 1).astype(jnp.float32),
         predicted=draw.predicted,
         occupancy=draw.occupancy,
-        reward=jnp.where(counted, groups.rewards, 0).sum() / total,
+        reward=jnp.where(seen.counted, seen.rewards, 0).sum() / total,
         tokens=tokens.sum(dtype=jnp.int32),
-        covered=(new.visits > 0).sum(dtype=jnp.int32),
+        covered=(state.visits > 0).sum(dtype=jnp.int32),
         waiting=jnp.zeros((), jnp.int32),
     )
-    return new, batch, report
 
 
 def _believed_advantages(
-    advantages: BeliefAdvantages,
-    selector: Selector,
-    belief: PyTree,
-    index: Array,
-    groups: Groups,
-    kept: Array,
+    advantages: BeliefAdvantages, selector: Selector, belief: PyTree, seen: Seen, kept: Array
 ) -> Advantages:
     """Advantages from the Beta belief that has seen these groups."""
-    rows = jnp.maximum(index, 0)
+    rows = jnp.maximum(seen.index, 0)
     wanted = propose_all(selector, belief).belief(BetaBelief, "the advantages", "track_beta")
     a, b = wanted.a[rows], wanted.b[rows]
-    passed = groups.correct.astype(groups.rewards.dtype)
+    passed = seen.correct.astype(seen.rewards.dtype)
     return advantages.function(passed, kept, a.astype(passed.dtype), b.astype(passed.dtype))
 
 
-def _loss_batch(
-    draw: Draw, groups: Groups, counted: Array, accept: Array, advantages: Advantages
+def loss_batch(
+    draw: Draw,
+    groups: Groups,
+    kept: Array,
+    accept: Array,
+    advantages: Advantages,
+    late: Array,
 ) -> RolloutBatch:
-    """What the policy update consumes."""
+    """What the policy update consumes.
+
+    Args:
+        draw: the prompts.
+        groups: their rollouts, rows as in the draw.
+        kept: Rollouts that the loss may see, by prompt. bool[R, H].
+        accept: Whether the selector lets the loss see a prompt. bool[R].
+        advantages: by prompt.
+        late: Loss weight beside that of the draw. float32[R].
+
+    Returns:
+        the batch, rows as in the draw.
+    """
+    values, informative = advantages.values, advantages.informative
+    if draw.slots is not None:
+        slot, place = draw.slots.slot, draw.slots.place
+
+        def rows(of_prompt: Array, *where: Array) -> Array:
+            return of_prompt.at[slot, *where].get(mode="fill", fill_value=0)
+
+        kept, values = rows(kept, place)[:, None], rows(values, place)[:, None]
+        accept, informative, late = rows(accept), rows(informative), rows(late)
     log_probs = groups.rollouts.log_probs
     return RolloutBatch(
         index=draw.index,
         prompt=draw.prompt,
         prompt_mask=draw.prompt_mask,
         tokens=groups.rollouts.tokens,
-        mask=groups.rollouts.mask & counted[:, :, None],
+        mask=groups.rollouts.mask & kept[:, :, None],
         # Clipping would hide an infinite ratio; NaN makes the update skip the step and count it.
         log_probs=jnp.where(jnp.isfinite(log_probs), log_probs, jnp.nan),
-        advantages=advantages.values,
-        informative=advantages.informative,
+        advantages=values,
+        informative=informative,
         accept=accept,
-        weight=draw.weight,
+        weight=draw.weight * late,
     )
 
 

@@ -13,7 +13,15 @@ import tyro
 from dpsjax import selectors
 from dpsjax.selectors import Selector
 from dpsjax.tasks.base import Problem
-from dpsjax.train.curricula import Around, categories, difficulties, options, source_names
+from dpsjax.train.curricula import (
+    Around,
+    Inner,
+    categories,
+    difficulties,
+    inner_selector,
+    options,
+    source_names,
+)
 
 
 @dataclass(frozen=True)
@@ -152,19 +160,13 @@ class DynamicSampling:
     max_rounds: int | None = None
     """Rounds of rollouts in a step; the released scripts: 4 or 10. As many as it takes by default,
     but no more than ask the whole pool once."""
-    inner: Literal["uniform-epochs", "uniform", "dps", "beta-mean"] = "uniform-epochs"
+    inner: Inner = "uniform-epochs"
     """What draws the prompts; DAPO's loader goes through the pool without repeats."""
     around: Annotated[Around, tyro.conf.arg(name="")] = field(default_factory=Around)
 
     def build(self) -> Selector:
         """The selector."""
-        inner = {
-            "uniform-epochs": selectors.uniform_epochs,
-            "uniform": selectors.uniform,
-            "dps": selectors.dps,
-            "beta-mean": selectors.beta_mean,
-        }
-        return selectors.dynamic_sampling(inner[self.inner]())
+        return selectors.dynamic_sampling(inner_selector(self.inner))
 
 
 @dataclass(frozen=True)

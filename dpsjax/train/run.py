@@ -239,7 +239,7 @@ class _Journal:
 
     def _look(self, state: TrainState, record: Record, step: Step) -> None:
         """Explain faults; write down what a skipped step was made of."""
-        self.notices.look(record, step.errors, self.run.config.rollout.prompts)
+        self.notices.look(record, step.errors)
         if not record["skipped_nonfinite"]:
             return
         number, place = record["step"], self.folder / outputs.FAULTS

@@ -1,6 +1,6 @@
 """Selectors as settings: one small dataclass each, whose fields are the options of a command.
 
-Add a selector by adding a dataclass with ``build`` to one of the two families, and its name to
+Add a selector by adding a dataclass with ``build`` to one of the three families, and its name to
 :data:`SelectorConfig`.
 """
 
@@ -23,6 +23,7 @@ from dpsjax.train.belief_selectors import (
     Mopps,
     VarianceEma,
 )
+from dpsjax.train.budget_selectors import Knapsack, Speed, Vip
 from dpsjax.train.curricula import Around
 from dpsjax.train.rule_selectors import (
     Adarft,
@@ -55,6 +56,7 @@ __all__ = [
     "HistoryResampling",
     "Insight",
     "Kgps",
+    "Knapsack",
     "LearningProgress",
     "Lilo",
     "Lppo",
@@ -63,11 +65,13 @@ __all__ = [
     "PrioritizedReplay",
     "Sec",
     "SelectorConfig",
+    "Speed",
     "StaticOrder",
     "Uniform",
     "UniformEpochs",
     "VarianceEma",
     "Vcrl",
+    "Vip",
     "build_selector",
     "default_selector",
     "max_rounds",
@@ -101,6 +105,9 @@ SelectorConfig = (
     | StaticOrder
     | Adarft
     | Sec
+    | Speed
+    | Knapsack
+    | Vip
 )
 
 
@@ -137,7 +144,7 @@ def max_rounds(settings: SelectorConfig) -> int | None:
     >>> max_rounds(Dps()), max_rounds(DynamicSampling())
     (1, None)
     """
-    if isinstance(settings, DynamicSampling | Greso | Vcrl | Arcus):
+    if isinstance(settings, DynamicSampling | Greso | Vcrl | Arcus | Speed):
         return settings.max_rounds
     return 1
 

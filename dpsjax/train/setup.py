@@ -26,14 +26,16 @@ from dpsjax.selectors import ChainState
 from dpsjax.tasks.base import Task
 from dpsjax.tasks.countdown import base_path
 from dpsjax.tasks.workers import ScoringWorkers
-from dpsjax.train import refill, stages
+from dpsjax.train import refill, screening, stages
 from dpsjax.train.adapters import make_adapter_update, make_adapters, make_merge
+from dpsjax.train.budget_selectors import allocation_of, screen_of
 from dpsjax.train.compilation import compiler_options, return_freed_memory
 from dpsjax.train.config import MeshConfig, ModelConfig, TrainConfig
 from dpsjax.train.evaluate import Accuracy, make_evaluate, uniform_slice
 from dpsjax.train.language import for_language_model, is_checkpoint_folder
 from dpsjax.train.prompts import Prompts, tokenize
 from dpsjax.train.refill import Refill
+from dpsjax.train.screening import Screening
 from dpsjax.train.selectors import build_selector, max_rounds
 from dpsjax.train.state import TrainState, initial_state
 from dpsjax.train.watched import predict, watched
@@ -62,6 +64,7 @@ class Run:
         whole: Parameters of the policy, of those that are trained; the same but for adapters.
         policy_update: The update of one batch, see :func:`dpsjax.grpo.update.make_update`.
         refill: The stages of a run whose steps go on until enough groups are accepted, or None.
+        screening: The stages of a run whose steps screen prompts first, or None.
     """
 
     config: TrainConfig
@@ -78,6 +81,7 @@ class Run:
     whole: Callable[[PyTree], PyTree]
     policy_update: UpdateFunction
     refill: Refill | None = None
+    screening: Screening | None = None
 
 
 def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
@@ -107,9 +111,12 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         task = for_language_model(task, Path(config.model.init))
     pool_rows = _round_up(len(task.train), mesh.size)
     advantages = config.loss.advantage_function()
+    group = config.grpo.rollouts_per_prompt
+    split = allocation_of(config.selector, config.rollout.prompts, group)
+    screen = screen_of(config.selector)
     selector = watched(
         build_selector(config.selector, task.train),
-        counts=isinstance(advantages, BeliefAdvantages),
+        counts=split is not None or isinstance(advantages, BeliefAdvantages),
     )
     optimizer = make_optimizer(config.grpo)
     with jax.set_mesh(mesh):
@@ -143,11 +150,16 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             step=everywhere,
             position=everywhere,
             visits=by_prompt[1],
+            rollouts=everywhere,
             pending=refill.buffer_shardings(shapes.pending, mesh) if shapes.pending else (),
         )
         state = jax.jit(start, out_shardings=placement, compiler_options=options)(params)
-    group = config.grpo.rollouts_per_prompt
-    sampling = config.rollout.sampling(task.response_tokens, task.tokenizer)
+
+    def generation(size: int) -> Callable:
+        return _generation(config, task, policy, mesh, size, merge)
+
+    rounds = refill.rounds_of(max_rounds(config.selector), config.rollout.prompts, len(task.train))
+    loss: dict[str, Any] = {"advantages": advantages, "keep": config.rollout.keep}
     update = _policy_update(config, graph, optimizer)
     run = Run(
         config=config,
@@ -157,17 +169,16 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         prompts=_place_pool(task, pool_rows, mesh),
         reference=_reference(config, base),
         select=stages.make_select(
-            selector, config.rollout.prompts, batch_rows, mesh, placement.selector
-        ),
-        generate=_generation(stages.make_generate(graph, sampling, group, mesh), merge),
-        update=stages.make_update(
             selector,
-            update,
+            config.rollout.prompts,
+            batch_rows,
             mesh,
-            placement,
-            advantages=advantages,
-            keep=config.rollout.keep,
+            placement.selector,
+            split,
+            group,
         ),
+        generate=generation(1 if split else screen or group),
+        update=stages.make_update(selector, update, mesh, placement, **loss),
         predict=jax.jit(
             functools.partial(predict, selector),
             out_shardings=meshes.replicated(mesh),
@@ -183,18 +194,37 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             update,
             config.rollout.prompts,
             batch_rows,
-            refill.rounds_of(max_rounds(config.selector), config.rollout.prompts, len(task.train)),
+            rounds,
             mesh,
             placement,
-            advantages=advantages,
-            keep=config.rollout.keep,
-        ),
+            **loss,
+        )
+        if screen is None
+        else None,
+        screening=screening.make_screening(
+            selector,
+            update,
+            generation(group - screen),
+            config.rollout.prompts,
+            batch_rows,
+            rounds,
+            mesh,
+            placement,
+            **loss,
+        )
+        if screen is not None
+        else None,
     )
     return run, state
 
 
 def _buffer(config: TrainConfig, task: Task) -> PyTree:
     """Room for groups that wait, where the selector's steps may have more than one round."""
+    screen = screen_of(config.selector)
+    if screen is not None:
+        return screening.empty_hold(
+            config.rollout.prompts, screen, task.prompt_tokens, task.response_tokens
+        )
     if max_rounds(config.selector) == 1:
         return ()
     return refill.empty_buffer(
@@ -304,8 +334,21 @@ def _evaluation(
     return evaluate if merge is None else lambda params: evaluate(merge(params))
 
 
-def _generation(generate: Callable, merge: Callable | None) -> Callable:
-    """Generation with the parameters that are trained."""
+def _generation(
+    config: TrainConfig,
+    task: Task,
+    policy: PolicyConfig,
+    mesh: Mesh,
+    size: int,
+    merge: Callable | None,
+) -> Callable:
+    """Generation of ``size`` responses a row, with the parameters that are trained."""
+    compute = config.model.compute()
+    # as many turns as divide them: waves are chosen for the rollouts of a whole group
+    compute = dataclasses.replace(compute, waves=math.gcd(compute.waves, size))
+    graph = abstract_policy(policy, compute)[0]
+    sampling = config.rollout.sampling(task.response_tokens, task.tokenizer)
+    generate = stages.make_generate(graph, sampling, size, mesh)
     if merge is None:
         return generate
     return lambda params, *inputs: generate(merge(params), *inputs)

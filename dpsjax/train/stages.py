@@ -18,20 +18,21 @@ from dpsjax.grpo.advantages import (
     BeliefAdvantages,
     group_normalized,
 )
-from dpsjax.grpo.batch import RolloutBatch
+from dpsjax.grpo.batch import RolloutBatch, numerator_weight
 from dpsjax.grpo.mesh import batch_sharding, replicated
 from dpsjax.grpo.update import LogProbFunction, UpdateFunction, UpdateMetrics
 from dpsjax.policy import Rollouts, Sampling, generate, token_log_probs
 from dpsjax.selectors import Selector
+from dpsjax.train.allocation import Allocation, believed, row_weights, slots_of
 from dpsjax.train.compilation import compiler_options
 from dpsjax.train.prompts import Prompts, gather
-from dpsjax.train.rounds import Draw, Groups, RoundReport, learn_from_round
+from dpsjax.train.rounds import Draw, Groups, RoundReport, Slots, learn_from_round
 from dpsjax.train.state import TrainState
-from dpsjax.train.watched import predict
+from dpsjax.train.watched import predict, propose_all
 from dpsjax.types import Array, Key, PyTree
 
 # What a key of a step is used for.
-SELECT, GENERATE = 0, 1
+SELECT, GENERATE, CONTINUE = 0, 1, 2
 
 
 def step_key(key: Key, step: Array, use: int) -> Key:
@@ -45,7 +46,13 @@ def round_key(key: Key, number: int) -> Key:
 
 
 def make_select(
-    selector: Selector, batch_size: int, rows: int, mesh: Mesh, selector_shardings: PyTree
+    selector: Selector,
+    batch_size: int,
+    rows: int,
+    mesh: Mesh,
+    selector_shardings: PyTree,
+    allocation: Allocation | None = None,
+    group: int = 1,
 ) -> Callable:
     """Build the selection stage.
 
@@ -55,6 +62,8 @@ def make_select(
         rows: R >= B, a multiple of the devices that share a batch.
         mesh: the devices.
         selector_shardings: of the selector's state.
+        allocation: How the R G rows of the draw are split among the prompts, if not evenly.
+        group: G; needed for that alone.
 
     Returns:
         jitted ``(selector_state, key, step, prompts) -> (Draw, selector_state)``; it donates the
@@ -63,24 +72,34 @@ def make_select(
 
     def run(state: PyTree, key: Key, step: Array, pool: Prompts):
         batch, after = selectors.select(selector, step_key(key, step, SELECT), state, batch_size)
-        short = rows - batch_size
-        index = jnp.pad(batch.index, (0, short), constant_values=-1)
-        prompt, mask = gather(pool, index)
         prob = predict(selector, state)
         active = state.active.astype(prob.dtype)[None]
+        if allocation is None:
+            short = rows - batch_size
+            index = jnp.pad(batch.index, (0, short), constant_values=-1)
+            weight, of_prompt, slots = jnp.pad(batch.weight, (0, short)), index, None
+        else:
+            rate = believed(propose_all(selector, state), batch.index)
+            number = allocation.split(rate, batch_size * group)
+            slots, index = slots_of(batch.index, number, allocation.highest, rows * group)
+            weight = row_weights(batch.weight, slots, group, allocation.per_prompt)
+            of_prompt = batch.index
+        prompt, mask = gather(pool, index)
         draw = Draw(
             index=index,
-            weight=jnp.pad(batch.weight, (0, short)),
+            weight=weight,
             prompt=prompt,
             prompt_mask=mask,
-            predicted=prob[:, jnp.maximum(index, 0)].astype(jnp.float32),
+            predicted=prob[:, jnp.maximum(of_prompt, 0)].astype(jnp.float32),
             occupancy=((prob * active).sum(axis=1) / active.sum()).astype(jnp.float32),
+            slots=slots,
         )
         return draw, after
 
     split: Any = batch_sharding(mesh)  # Any: a sharding stands where the array will be
     whole: Any = replicated(mesh)
-    draw = Draw(split, split, split, split, whole, whole)
+    slots = None if allocation is None else Slots(whole, whole, whole, whole)
+    draw = Draw(split, split, split, split, whole, whole, slots)
     places = (draw, selector_shardings)
     options = compiler_options(mesh)
     return jax.jit(run, donate_argnums=0, out_shardings=places, compiler_options=options)
@@ -158,6 +177,9 @@ def make_update(
             selector, state, draw, groups, advantages=advantages, keep=keep
         )
         params, opt_state, metrics = policy_update(state.params, state.opt_state, batch, reference)
+        if draw.slots is not None:  # it counted rows
+            heads = jnp.where(draw.slots.place == 0, numerator_weight(batch), 0) != 0
+            metrics = metrics._replace(groups=heads.sum(dtype=metrics.groups.dtype))
         new = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
         return new, report, metrics, batch
 

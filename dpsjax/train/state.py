@@ -22,6 +22,7 @@ class TrainState(NamedTuple):
         step: Steps done. int32[].
         position: Position in the data: prompts handed out so far. int32[].
         visits: How often each row of the pool was rolled out. int32[N].
+        rollouts: Responses generated for training so far. int32[].
         pending: Groups that wait for a later update; nothing by default.
     """
 
@@ -32,6 +33,7 @@ class TrainState(NamedTuple):
     step: Array
     position: Array
     visits: Array
+    rollouts: Array
     pending: PyTree = ()
 
 
@@ -52,7 +54,9 @@ def initial_state(
     """
     zero = jnp.zeros((), jnp.int32)
     visits = jnp.zeros(num_prompts, jnp.int32)
-    return TrainState(params, opt_state, selector, key, zero, jnp.copy(zero), visits)
+    return TrainState(
+        params, opt_state, selector, key, zero, jnp.copy(zero), visits, jnp.copy(zero)
+    )
 
 
 def digest(tree: PyTree) -> str:

@@ -37,7 +37,7 @@ def one_step(run, state):
     state, record, step = train_step(run, jax.tree.map(jnp.copy, state))
     notices = Notices(said.append)
     for _ in range(2):
-        notices.look(record, step.errors, run.config.rollout.prompts)
+        notices.look(record, step.errors)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
     return state, record, step, said
 
@@ -147,7 +147,7 @@ def test_an_exhausted_pool_gives_a_short_batch(prepared, left):
     state = state._replace(selector=state.selector._replace(active=rows))
     after, record, _, said = one_step(run, state)
     assert len(record["groups"]["prompt"]) == left and record["short_batch"] == 4 - left
-    assert f"only {left} of 4 prompts" in said[0]
+    assert f"{4 - left} prompts too few" in said[0]
     assert int(after.position) == left
     if left == 0:
         assert record["skipped_empty"] == 1 and digest(after.params) == digest(state.params)

@@ -2,16 +2,12 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
-from dpsjax.train import outputs, resume
+from dpsjax.train import outputs
 from dpsjax.train.config import CheckpointConfig, EvaluationConfig, MeshConfig
 from dpsjax.train.metrics import read_records
-from dpsjax.train.run import Started, finish
 from dpsjax.train.selectors import DynamicSampling
 from dpsjax.train.state import digest
 from tests.train import tiny
@@ -94,22 +90,9 @@ def test_a_policy_that_is_always_wrong_is_asked_the_pool_once(compiled):
     assert digest(after.params) == digest(state.params)
 
 
-class Killed(Exception):
-    """The process is gone."""
-
-
-def complete(compiled, folder, generate=None):
-    run, state = compiled
-    config = dataclasses.replace(run.config, out=folder)
-    run = dataclasses.replace(run, config=config, generate=generate or run.generate)
-    folder.mkdir(parents=True, exist_ok=True)
-    found = resume.resume(run, jax.tree.map(jnp.copy, state), folder)
-    return finish(Started(run, found.state, found.position, finished=False), Console())
-
-
 def test_a_resumed_run_is_the_run_that_would_have_been(compiled, tmp_path):
     """Killed in the middle of a later step, between two of its rounds."""
-    whole = complete(compiled, tmp_path / "whole")
+    whole = tiny.complete(*compiled, tmp_path / "whole")
     records = read_records(tmp_path / "whole" / outputs.METRICS)
     assert records[1]["groups_waiting"] > 0  # the checkpoint after step 2 has groups in it
     calls, last = [], 1 + sum(record["rounds"] for record in records[:3])
@@ -117,12 +100,12 @@ def test_a_resumed_run_is_the_run_that_would_have_been(compiled, tmp_path):
     def failing(*arguments):
         calls.append(1)
         if len(calls) == last:
-            raise Killed
+            raise tiny.Killed
         return compiled[0].generate(*arguments)
 
-    with pytest.raises(Killed):
-        complete(compiled, tmp_path / "cut", failing)
-    cut = complete(compiled, tmp_path / "cut")
+    with pytest.raises(tiny.Killed):
+        tiny.complete(*compiled, tmp_path / "cut", failing)
+    cut = tiny.complete(*compiled, tmp_path / "cut")
     assert cut["params_digest"] == whole["params_digest"]
     assert cut["selector_digest"] == whole["selector_digest"]
     again = read_records(tmp_path / "cut" / outputs.METRICS)

@@ -4,9 +4,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from rich.console import Console
 
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.tasks.base import Score
+from dpsjax.train import resume
 from dpsjax.train.config import (
     CountdownConfig,
     EvaluationConfig,
@@ -16,6 +18,7 @@ from dpsjax.train.config import (
     TrainConfig,
 )
 from dpsjax.train.loop import train_step
+from dpsjax.train.run import Started, finish
 from dpsjax.train.setup import prepare
 
 TASK = CountdownConfig(
@@ -77,3 +80,32 @@ def steps(run, state, count: int):
 def timeless(record: dict) -> dict:
     """A record without what depends on the clock."""
     return {name: value for name, value in record.items() if name != "seconds"}
+
+
+class Killed(Exception):
+    """The process is gone."""
+
+
+def complete(run, state, folder, generate=None):
+    """Train to the end in a folder, from what it holds of the run: the summary."""
+    run = dataclasses.replace(
+        run,
+        config=dataclasses.replace(run.config, out=folder),
+        generate=generate or run.generate,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    found = resume.resume(run, jax.tree.map(jnp.copy, state), folder)
+    return finish(Started(run, found.state, found.position, finished=False), Console())
+
+
+def die_in_call(function, number):
+    """``function`` until its call of this number, from 1, in which the process dies."""
+    calls = []
+
+    def failing(*arguments):
+        calls.append(1)
+        if len(calls) == number:
+            raise Killed
+        return function(*arguments)
+
+    return failing
