@@ -67,7 +67,7 @@ def log_prob_fn(params, prompt, prompt_mask, tokens, mask):
 
 
 def updated(settings=CONFIG, log_prob_fn=log_prob_fn, optimizer=OPTIMIZER, variant=None, **given):
-    """Build an update and use it."""
+    """Build an update and trace it, on arrays that are concrete; nothing is compiled."""
     run = update.make_update(settings, log_prob_fn, optimizer, variant or update.Variant())
     arguments = {
         "params": WEIGHTS,
@@ -75,7 +75,7 @@ def updated(settings=CONFIG, log_prob_fn=log_prob_fn, optimizer=OPTIMIZER, varia
         "batch": ROLLOUTS,
         "reference_params": None,
     }
-    return run(**arguments | given)
+    return jax.eval_shape(lambda: run(**arguments | given))
 
 
 ROWS = {

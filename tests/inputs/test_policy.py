@@ -104,7 +104,8 @@ ROWS = {
         },
     ),
     "Policy": Row(
-        policy.Policy, {"config": TINY, "compute": policy.Compute(), "rngs": nnx.Rngs(0)}
+        policy.Policy,
+        {"config": TINY, "compute": policy.Compute(), "rngs": nnx.Rngs(0)},
     ),
     "abstract_policy": Row(policy.abstract_policy, {"config": TINY, "compute": policy.Compute()}),
     "tiny_config": Row(policy.tiny_config, {"vocab_size": 8}),
@@ -138,7 +139,7 @@ ROWS = {
 }
 INNER = {
     "truncate_logits": Row(
-        truncate_logits,
+        lambda **given: shaped(truncate_logits, **given),
         {"logits": np.ones((2, 8), np.float32), "top_k": 2, "top_p": 0.9},
         loose=True,
     ),
