@@ -295,7 +295,7 @@ def test_what_a_checkpoint_says_of_itself_is_checked(compiled, uninterrupted, tm
     ]
 
 
-@pytest.mark.parametrize("text", ["[1", "[1]", "", "null", '{"format": 2}'])
+@pytest.mark.parametrize("text", ["[1", "[1]", "", "null", '{"format": 3}'])
 def test_a_meta_item_that_is_no_such_thing(compiled, uninterrupted, tmp_path, text):
     folder = tmp_path / "run"
     shutil.copytree(uninterrupted[1], folder)
