@@ -103,7 +103,7 @@ def wrong_with(meta: Any, step: int) -> str | None:
         None if it can be used, else a sentence without a full stop.
 
     >>> wrong_with({"format": 1}, 4)
-    'its format is 1, and this version reads 2'
+    'its format is 1, and this version reads 3'
     """
     if not isinstance(meta, dict):
         return "its meta item is no JSON object"
