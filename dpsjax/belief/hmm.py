@@ -38,7 +38,12 @@ import numpy as np
 
 from dpsjax import checks
 from dpsjax.belief import rows
-from dpsjax.belief.partition import PARTITIONS, partition_state, solve_state  # noqa: F401
+from dpsjax.belief.partition import (  # noqa: F401
+    PARTITIONS,
+    merge_states,
+    partition_state,
+    solve_state,
+)
 from dpsjax.types import Array, ArrayLike, Float, Int
 
 UNSOLVED, PARTIAL, SOLVED = 0, 1, 2
@@ -310,40 +315,6 @@ def alpha(params: Params, belief: Belief) -> Float[Array, "K K N"]:
     _require_belief(belief)
     retained = _retained(params.decay, belief.step - belief.last)
     return jnp.stack([jnp.stack(row) for row in _counts(params, belief.excess, retained)])
-
-
-def merge_states(
-    index: Int[Array, "B"], state: Int[Array, "B"], num_states: int
-) -> tuple[Int[Array, "B"], Int[Array, "B"]]:
-    """One row per prompt: repeats become padding, their states are pooled into the first row.
-
-    Equal states stay. Different ones mean that some rollouts passed and some failed, so the pooled
-    state is their mean, kept strictly between the lowest and the highest state (for K = 3:
-    partial; for K = 2: state 1, which is partial there).
-
-    Args:
-        index: prompt ids, -1 is padding.
-        state: solve states.
-        num_states: K.
-
-    Returns:
-        ``(index, state)`` of the same length.
-
-    Raises:
-        TypeError: if ``index`` or ``state`` does not hold integers, or ``num_states`` is none.
-        ValueError: for unequal lengths, or fewer than 2 states.
-    """
-    checks.require_counts(least=2, num_states=num_states)
-    index = checks.integer_vector("index", index)
-    state = checks.integer_vector("state", state, length=index.shape[0], of="index")
-    first, (total, rows_of, squares) = rows.merge_duplicates(
-        index, state, jnp.ones_like(state), state * state
-    )
-    rows_of = jnp.maximum(rows_of, 1)
-    same = total * total == rows_of * squares  # Cauchy-Schwarz: equality only if all are equal
-    mean = jnp.round(total / rows_of).astype(jnp.int32)
-    mixed = jnp.clip(mean, 1, max(num_states - 2, 1))
-    return jnp.where(first, index, -1), jnp.where(same, state, mixed)
 
 
 def update(

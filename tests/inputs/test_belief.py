@@ -35,7 +35,9 @@ ROWS = {
     "hmm.prior": Row(hmm.prior, {"params": PARAMS, "belief": BELIEF}),
     "hmm.posterior": Row(hmm.posterior, {"params": PARAMS, "belief": BELIEF}),
     "hmm.alpha": Row(hmm.alpha, {"params": PARAMS, "belief": BELIEF}),
-    "hmm.merge_states": Row(hmm.merge_states, {"index": INDEX, "state": STATE, "num_states": 3}),
+    "partition.merge_states": Row(
+        hmm.merge_states, {"index": INDEX, "state": STATE, "num_states": 3}
+    ),
     "partition.solve_state": Row(
         hmm.solve_state, {"passes": PASSES, "trials": TRIALS, "num_states": 3}
     ),
