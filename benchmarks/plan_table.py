@@ -55,7 +55,7 @@ def fits_table(rows: dict) -> str:
             if row is None:
                 cells.append("-")
                 continue
-            mark = "**" if row["programs"]["update"]["source"] == "compiled" else ""
+            mark = "**" if "compiled" in row["programs"]["update"]["source"] else ""
             peak = f"{row['peak_bytes'] / 1e9:.1f} GB"
             text = f"{peak}, {row['step_seconds']:,.0f} s" if row["fits"] else f"no ({peak})"
             cells.append(f"{mark}{text}{mark}")

@@ -22,12 +22,15 @@ from dpsjax.plan.setting import Job, Layout
 
 __all__ = ["Figures", "Plan", "batch_bytes", "estimated_plan", "make_plan"]
 
+MEMORY_COMPILED = "memory compiled, seconds estimated"
+
 
 class Figures(NamedTuple):
     """One program on one device.
 
     Attributes:
-        source: ``compiled``, ``estimated`` or ``refused`` (the compiler found that it cannot fit).
+        source: ``compiled``, ``estimated``, ``refused`` (the compiler found that it cannot fit) or
+            :data:`MEMORY_COMPILED` (its program cannot be read as text, so traffic is estimated).
         temporary: bytes that exist while it runs, beside its arguments.
         peak: bytes on the device while it runs, all residents included.
         flops: operations, loops as often as they run.
@@ -193,7 +196,7 @@ def _compiled_figures(
     }[name]
     traffic = old.traffic if done.traffic is None else done.traffic
     return Figures(
-        source="compiled",
+        source="compiled" if done.traffic is not None else MEMORY_COMPILED,
         temporary=float(done.temporary),
         peak=float(done.peak + others),
         flops=old.flops,
