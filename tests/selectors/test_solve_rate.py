@@ -85,7 +85,7 @@ def test_a_belief_outlives_a_rest():
         (lambda: binomial.params(moves=(1.0, 2.0)), "moves must be four counts"),
         (lambda: binomial.params(moves=(1.0, 2.0, 0.0, 1.0)), "moves must be positive"),
         (lambda: binomial.params(decay=1.5), "decay must lie in"),
-        (lambda: binomial.init(binomial.params(), 3, cells=2), "cells must be at least 3"),
+        (lambda: binomial.init(binomial.params(), 3, cells=2), "cells=2 must be at least 3"),
         (lambda: selectors.add_mixed_prob(1), "group must be at least 2"),
     ],
 )
