@@ -102,6 +102,24 @@ def integer_vector(name: str, value, length: int | None = None, of: str = "") ->
     return jnp.asarray(array, dtype=jnp.int32)
 
 
+def rollout_counts(passes, trials) -> tuple[Array, Array]:
+    """Return both as int32 vectors of one length, with 0 <= passes <= trials.
+
+    Raises:
+        TypeError: one does not hold integers.
+        ValueError: one is not a vector, lengths differ, or a count is out of range. Traced, the
+            last is a ``checkify`` error.
+    """
+    passes = integer_vector("passes", passes)
+    trials = integer_vector("trials", trials, length=passes.shape[0], of="passes")
+    require(
+        (passes >= 0) & (passes <= trials),
+        "passes must lie in [0, trials], got {passes}",
+        passes=passes,
+    )
+    return passes, trials
+
+
 def require_range(low: float, high: float, **values) -> None:
     """Demand that all numbers of arrays lie in a range.
 

@@ -34,13 +34,7 @@ def solve_state(passes: ArrayLike, trials: ArrayLike, num_states: int = 3) -> In
         ValueError: for another number of states, or counts that are not 0 <= passes <= trials.
     """
     checks.require_counts(num_states=num_states)
-    passes = checks.integer_vector("passes", passes)
-    trials = checks.integer_vector("trials", trials, length=passes.shape[0], of="passes")
-    checks.require(
-        (passes >= 0) & (passes <= trials),
-        "passes must lie in [0, trials], got {passes}",
-        passes=passes,
-    )
+    passes, trials = checks.rollout_counts(passes, trials)
     if num_states == 2:
         state = ((passes > 0) & (passes < trials)).astype(jnp.int32)
     elif num_states in PARTITIONS:

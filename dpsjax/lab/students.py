@@ -129,13 +129,7 @@ def signal(passes: Int[Array, "B"], trials: Int[Array, "B"]) -> Float[Array, "B"
         TypeError: a count is no integer.
         ValueError: lengths differ, or ``passes`` does not lie in [0, trials].
     """
-    passes = checks.integer_vector("passes", passes)
-    trials = checks.integer_vector("trials", trials, length=passes.shape[0], of="passes")
-    checks.require(
-        (passes >= 0) & (passes <= trials),
-        "passes must lie in [0, trials], got {passes}",
-        passes=passes,
-    )
+    passes, trials = checks.rollout_counts(passes, trials)
     spread = (passes * (trials - passes)).astype(jnp.float32)
     return 2.0 * jnp.sqrt(spread) / jnp.maximum(trials, 1).astype(jnp.float32)
 

@@ -129,14 +129,14 @@ def _collect(
     """Rounds until enough wait."""
     rounds: list[RoundReport] = []
     errors: list[str] = []
-    more = True
-    while more:
+    waiting = 0
+    while waiting < filling.batch_size and len(rounds) < filling.max_rounds:
         state, draw, groups, failed = _roll_out(run, state, len(rounds), clock)
         errors += failed
         with clock.phase("update"):
             state, report = filling.collect(state, draw, groups)
             rounds.append(report)
-            more = filling.wants_more(len(rounds), int(report.waiting))
+            waiting = int(report.waiting)
             state = jax.block_until_ready(state)
     return state, rounds, errors
 

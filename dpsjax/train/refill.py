@@ -5,7 +5,7 @@ does not use is first in the next. The buffer is part of the state, and of its c
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from dpsjax.train.compilation import compiler_options
 from dpsjax.train.rounds import Draw, Groups, RoundReport, learn_from_round
 from dpsjax.train.state import TrainState
 from dpsjax.types import PyTree
+
+Waiting = TypeVar("Waiting", bound=Any)  # a NamedTuple of arrays
 
 
 class Refill(NamedTuple):
@@ -36,10 +38,6 @@ class Refill(NamedTuple):
     update: Callable
     batch_size: int
     max_rounds: int
-
-    def wants_more(self, rounds: int, waiting: int) -> bool:
-        """Whether a step goes on after ``rounds`` rounds, while ``waiting`` groups wait."""
-        return waiting < self.batch_size and rounds < self.max_rounds
 
 
 def rounds_of(limit: int | None, batch_size: int, num_prompts: int) -> int:
@@ -60,6 +58,24 @@ def rounds_of(limit: int | None, batch_size: int, num_prompts: int) -> int:
     return -(-num_prompts // batch_size) if limit is None else limit
 
 
+def waiting_leaves(group: int, prompt_tokens: int, response_tokens: int) -> dict[str, Any]:
+    """Shapes of what waits of any group: its prompt and ``group`` responses to it."""
+    return {
+        "index": leaf(jnp.int32),
+        "weight": leaf(jnp.float32),
+        "prompt": leaf(jnp.int32, prompt_tokens),
+        "prompt_mask": leaf(bool, prompt_tokens),
+        "tokens": leaf(jnp.int32, group, response_tokens),
+        "mask": leaf(bool, group, response_tokens),
+        "log_probs": leaf(jnp.float32, group, response_tokens),
+    }
+
+
+def leaf(dtype: Any, *shape: int) -> Any:
+    """Stands for an array of one group."""
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
 def empty_buffer(batch_size: int, group: int, prompt_tokens: int, response_tokens: int) -> Buffer:
     """Room for the groups that wait.
 
@@ -72,21 +88,11 @@ def empty_buffer(batch_size: int, group: int, prompt_tokens: int, response_token
     Returns:
         room for 2 B groups; a step stops collecting when B of them wait, so it cannot overflow.
     """
-
-    def one(dtype: Any, *shape: int) -> Any:  # stands for an array
-        return jax.ShapeDtypeStruct(shape, dtype)
-
     waiting = RolloutBatch(
-        index=one(jnp.int32),
-        prompt=one(jnp.int32, prompt_tokens),
-        prompt_mask=one(bool, prompt_tokens),
-        tokens=one(jnp.int32, group, response_tokens),
-        mask=one(bool, group, response_tokens),
-        log_probs=one(jnp.float32, group, response_tokens),
-        advantages=one(jnp.float32, group),
-        informative=one(bool),
-        accept=one(bool),
-        weight=one(jnp.float32),
+        **waiting_leaves(group, prompt_tokens, response_tokens),
+        advantages=leaf(jnp.float32, group),
+        informative=leaf(bool),
+        accept=leaf(bool),
     )
     return init_buffer(waiting, 2 * batch_size)
 
@@ -203,7 +209,7 @@ def make_waiting_update(
 
     def run(state: TrainState, reference: PyTree) -> tuple[TrainState, UpdateMetrics, RolloutBatch]:
         batch, valid, pending = take(state.pending, batch_size)
-        batch = _padded(batch, valid, rows)
+        batch = padded(batch, valid, rows)
         params, opt_state, metrics = policy_update(state.params, state.opt_state, batch, reference)
         new = state._replace(
             params=params, opt_state=opt_state, step=state.step + 1, pending=pending
@@ -217,16 +223,23 @@ def make_waiting_update(
     return jax.jit(run, donate_argnums=0, out_shardings=places, compiler_options=options)
 
 
-def _padded(batch: RolloutBatch, valid: jax.Array, rows: int) -> RolloutBatch:
-    """The groups taken, with rows of padding behind them."""
-    short = rows - batch.index.shape[0]
-    batch = batch._replace(index=jnp.where(valid, batch.index, -1))
-    batch = jax.tree.map(
-        lambda leaf: jnp.pad(leaf, [(0, short)] + [(0, 0)] * (leaf.ndim - 1)), batch
+def padded(groups: Waiting, valid: jax.Array, rows: int) -> Waiting:
+    """The groups taken from a buffer, with rows of padding behind them.
+
+    Args:
+        groups: B of them, with an ``index`` and a ``prompt_mask``.
+        valid: which are real. bool[B].
+        rows: R >= B.
+
+    Returns:
+        R rows; id -1 and a prompt of one token where there is no group.
+    """
+    short = rows - valid.shape[0]
+    groups, valid = jax.tree.map(
+        lambda x: jnp.pad(x, [(0, short)] + [(0, 0)] * (x.ndim - 1)), (groups, valid)
     )
-    real = jnp.pad(valid, (0, short))
-    return batch._replace(
-        index=jnp.where(real, batch.index, -1),
+    return groups._replace(
+        index=jnp.where(valid, groups.index, -1),
         # A sound input, also where there is no prompt.
-        prompt_mask=batch.prompt_mask.at[:, -1].set(True),
+        prompt_mask=groups.prompt_mask.at[:, -1].set(True),
     )

@@ -20,6 +20,7 @@ from dpsjax.grpo.update import UpdateFunction, UpdateMetrics
 from dpsjax.policy import Rollouts
 from dpsjax.selectors import Buffer, Selector, init_buffer, max_variance_subset, push, take
 from dpsjax.train.compilation import compiler_options
+from dpsjax.train.refill import leaf, padded, waiting_leaves
 from dpsjax.train.rounds import (
     Draw,
     Groups,
@@ -82,10 +83,6 @@ class Screening(NamedTuple):
     batch_size: int
     max_rounds: int
 
-    def wants_more(self, rounds: int, waiting: int) -> bool:
-        """Whether screening goes on after ``rounds`` rounds, while ``waiting`` prompts wait."""
-        return waiting < self.batch_size and rounds < self.max_rounds
-
 
 def empty_hold(batch_size: int, screen: int, prompt_tokens: int, response_tokens: int) -> Buffer:
     """Room for the prompts that wait.
@@ -99,21 +96,11 @@ def empty_hold(batch_size: int, screen: int, prompt_tokens: int, response_tokens
     Returns:
         room for 2 B prompts; a step stops screening when B of them wait, so it cannot overflow.
     """
-
-    def one(dtype: Any, *shape: int) -> Any:  # stands for an array
-        return jax.ShapeDtypeStruct(shape, dtype)
-
     held = Held(
-        index=one(jnp.int32),
-        weight=one(jnp.float32),
-        prompt=one(jnp.int32, prompt_tokens),
-        prompt_mask=one(bool, prompt_tokens),
-        tokens=one(jnp.int32, screen, response_tokens),
-        mask=one(bool, screen, response_tokens),
-        log_probs=one(jnp.float32, screen, response_tokens),
-        rewards=one(jnp.float32, screen),
-        correct=one(bool, screen),
-        valid=one(bool, screen),
+        **waiting_leaves(screen, prompt_tokens, response_tokens),
+        rewards=leaf(jnp.float32, screen),
+        correct=leaf(bool, screen),
+        valid=leaf(bool, screen),
     )
     return init_buffer(held, 2 * batch_size)
 
@@ -212,17 +199,12 @@ def make_release(
 
     def run(state: TrainState) -> tuple[TrainState, Draw, Held]:
         held, valid, pending = take(state.pending, batch_size)
-        short = rows - batch_size
-        held, valid = jax.tree.map(
-            lambda leaf: jnp.pad(leaf, [(0, short)] + [(0, 0)] * (leaf.ndim - 1)), (held, valid)
-        )
-        index = jnp.where(valid, held.index, -1)
+        held = padded(held, valid, rows)
         draw = Draw(
-            index=index,
+            index=held.index,
             weight=held.weight,
             prompt=held.prompt,
-            # A sound input, also where there is no prompt.
-            prompt_mask=held.prompt_mask.at[:, -1].set(True),
+            prompt_mask=held.prompt_mask,
             predicted=jnp.zeros((num_states, rows), jnp.float32),
             occupancy=jnp.zeros(num_states, jnp.float32),
         )
