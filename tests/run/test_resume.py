@@ -27,10 +27,6 @@ SETTINGS = {
 }
 
 
-class Killed(Exception):
-    """The process is gone."""
-
-
 @pytest.fixture(scope="module")
 def compiled():
     return tiny.easy_run(tiny.config(**SETTINGS))
@@ -74,26 +70,30 @@ def same_run(summary: dict, folder: Path, uninterrupted) -> None:
 
 def killed_in(started: Started, stage: str, call: int) -> Started:
     """A run whose ``stage`` fails in its ``call``-th use, counted from 1."""
-    real, calls = vars(started.run)[stage], []
-
-    def failing(*arguments):
-        calls.append(1)
-        if len(calls) == call:
-            raise Killed
-        return real(*arguments)
-
-    return started._replace(run=dataclasses.replace(started.run, **{stage: failing}))
+    run = started.run
+    if stage == "evaluate":
+        failing = tiny.die_in_call(run.evaluate, call)
+        return started._replace(run=dataclasses.replace(run, evaluate=failing))
+    failing = tiny.die_in_call(getattr(run.stages, stage), call)
+    return started._replace(run=tiny.with_stages(run, **{stage: failing}))
 
 
 @pytest.mark.parametrize(
     ("stage", "calls"),
-    [("select", (2,)), ("generate", (4,)), ("update", (3, 2)), ("evaluate", (3,))],
+    [
+        ("select", (2,)),
+        ("generate", (4,)),
+        ("offer", (3,)),
+        ("take", (3,)),
+        ("update", (3, 2)),
+        ("evaluate", (3,)),
+    ],
 )
 def test_a_run_cut_off_at_a_stage_is_the_run_that_would_have_been(
     compiled, uninterrupted, tmp_path, stage, calls
 ):
     for call in calls:
-        with pytest.raises(Killed):
+        with pytest.raises(tiny.Killed):
             finish(killed_in(begin(compiled, tmp_path), stage, call), Console())
     same_run(complete(compiled, tmp_path), tmp_path, uninterrupted)
 
