@@ -5,7 +5,8 @@ solved). Rolling a prompt out reveals its state; otherwise nothing is seen. The 
 is column-stochastic, ``transition[i, j] = P(next = i | now = j)``, with an independent Dirichlet
 belief per column whose counts forget exponentially.
 
-One step, for every prompt (``decay`` is the paper's lambda, ``alpha0`` the prior counts):
+One step, for every prompt (``decay`` is the paper's lambda, ``alpha0`` the prior counts), of which
+:func:`observe` does the rows that were seen and :func:`advance` all of them:
 
 1. posterior: one-hot at the revealed state, or the prior where nothing was seen;
 2. expected transition counts of the step, only where a state was seen,
@@ -38,10 +39,11 @@ import numpy as np
 
 from dpsjax import checks
 from dpsjax.belief import rows
-from dpsjax.belief.partition import (  # noqa: F401
+from dpsjax.belief.states import (  # noqa: F401
     PARTITIONS,
     merge_states,
     partition_state,
+    pooled_state,
     solve_state,
 )
 from dpsjax.types import Array, ArrayLike, Float, Int
@@ -352,33 +354,47 @@ def update(
         raise ValueError(
             f"belief has {len(belief.prior)} states, params has {num_states}: make it of them"
         )
-    index = checks.integer_vector("index", index)
-    state = checks.integer_vector("state", state, length=index.shape[0], of="index")
-    checks.require(
-        (index >= -1) & (index < num_prompts),
-        f"index must lie in [0, {num_prompts}), or be -1 for padding; got {{index}}",
-        index=index,
-    )
-    checks.require(
-        (index < 0) | ((state >= 0) & (state < num_states)),
-        f"state must lie in [0, {num_states}), got {{state}}",
-        state=state,
-    )
-    known = (index < num_prompts) & (state >= 0) & (state < num_states)
-    index = jnp.where(known, index, -1)
+    index = checks.ids("index", index, num_prompts)
+    state = checks.states("state", state, num_states, index)
+    index = jnp.where(state >= 0, index, -1)
     if not unique_indices:
         index, state = merge_states(index, state, num_states)
+    return advance(params, observe(params, belief, index, state))
 
-    states = range(num_states)
+
+def observe(
+    params: Params, belief: Belief, index: Int[Array, "B"], state: Int[Array, "B"]
+) -> Belief:
+    """What was seen in this step; unchecked, for distinct rows.
+
+    A prompt that was seen in this step before, in another round of rollouts, is believed to be in
+    the state that both reveal together (:func:`merge_states`); its counts stay those of the first.
+
+    Args:
+        params: the hyperparameters.
+        belief: N prompts; donate it under ``jit``.
+        index: distinct rows; -1 is padding.
+        state: their states, 0..K-1.
+
+    Returns:
+        the belief, in which ``prior`` knows what was seen.
+    """
+    states, num_prompts = range(params.pi.shape[0]), belief.last.shape[0]
     source, target = rows.gather_index(index), rows.scatter_index(index, num_prompts)
-    one_hot = tuple((state == i).astype(params.pi.dtype) for i in states)
-    now, seen = jax.tree.map(lambda lane: lane[source], (belief.posterior, belief.excess))
+    now, seen, ahead = jax.tree.map(
+        lambda lane: lane[source], (belief.posterior, belief.excess, belief.prior)
+    )
     age = belief.step - belief.last[source]
+    again = age < 0
+    before = jnp.argmax(jnp.stack(ahead), axis=0).astype(jnp.int32)
+    state = jnp.where(again, pooled_state(before, state, len(states)), state)
+    one_hot = tuple((state == i).astype(params.pi.dtype) for i in states)
     counts = _transition_counts(params, now, seen, age, one_hot)
     kept = params.decay * _retained(params.decay, age)
 
     def renewed(i, j):
-        return kept * seen[i][j].astype(kept.dtype) + counts[i][j]
+        old = seen[i][j].astype(kept.dtype)
+        return jnp.where(again, old, kept * old + counts[i][j])
 
     def write(lane, values):
         return lane.at[target].set(values.astype(lane.dtype), mode="drop")
@@ -386,19 +402,30 @@ def update(
     # Every write depends on the reads above, so that a donated belief is rewritten in place;
     # otherwise the compiler copies the lane. Counts are never negative: the choice is formal.
     read = counts[0][0] >= 0
-    # The posterior of a prompt that was not seen is its prior. The choice is formal here too: it
-    # has the compiler write over the old posterior, and not copy the prior to a place of its own.
-    begun = belief.step + jnp.all(read).astype(jnp.int32) > 0
-    unseen = [
-        jnp.where(begun, now, old) for now, old in zip(belief.prior, belief.posterior, strict=True)
-    ]
-    after = Belief(
-        posterior=tuple(write(lane, seen) for lane, seen in zip(unseen, one_hot, strict=True)),
-        prior=belief.prior,
+    return belief._replace(
+        prior=tuple(write(lane, seen) for lane, seen in zip(belief.prior, one_hot, strict=True)),
         excess=tuple(
             tuple(write(belief.excess[i][j], renewed(i, j)) for j in states) for i in states
         ),
         last=write(belief.last, jnp.where(read, belief.step + 1, belief.step)),
-        step=belief.step + 1,
     )
+
+
+def advance(params: Params, belief: Belief) -> Belief:
+    """The passing of a step: what is believed of it becomes the posterior, and all are predicted.
+
+    Args:
+        params: the hyperparameters.
+        belief: N prompts; donate it under ``jit``.
+
+    Returns:
+        the belief before the next step.
+    """
+    # The choice is formal: it has the compiler write over the old posterior, and not copy the
+    # prior to a place of its own.
+    begun = belief.step >= 0
+    posterior = tuple(
+        jnp.where(begun, now, old) for now, old in zip(belief.prior, belief.posterior, strict=True)
+    )
+    after = belief._replace(posterior=posterior, step=belief.step + 1)
     return after._replace(prior=_advance(params, after))

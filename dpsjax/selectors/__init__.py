@@ -3,207 +3,63 @@
 Recipes (nouns) are chains of parts (verbs); write your own the same way with :func:`chain`.
 """
 
-from dpsjax.selectors.allocate import (
-    allocate_greedy,
-    allocate_proportional,
-    knapsack,
-    knapsack_value,
-    max_variance_subset,
-    vip_allocate,
-)
-from dpsjax.selectors.api import late_weights, observe, select
-from dpsjax.selectors.combinators import cool_down, freeze, mix, revisit, schedule, stratify
-from dpsjax.selectors.draw import draw
-from dpsjax.selectors.field import (
-    adarft,
-    arcus,
-    beta_mean,
-    cures,
-    gcs,
-    greso,
-    insight,
-    kgps,
-    lilo,
-    mapp,
-    prioritized_replay,
-    sec,
-    speed,
-    static_order,
-    variance_ema,
-    vcrl,
-)
-from dpsjax.selectors.gates import accept_mixed, accept_variance, candidate_pool
-from dpsjax.selectors.history import skip_solved, skip_streaks
-from dpsjax.selectors.paced import (
-    add_arc_nearness,
-    add_category_value,
-    add_difficulty_target,
-    add_order,
-    add_paced_arc_nearness,
-    track_arc,
-)
-from dpsjax.selectors.pool import add_prompts, remove_prompts, reserve
-from dpsjax.selectors.protocol import (
+from dpsjax.belief.states import StateView
+from dpsjax.belief.beta import BetaView
+from dpsjax.belief.ema import RateView
+from dpsjax.belief.filter import Filter, View
+from dpsjax.belief.grid import GridView
+from dpsjax.belief.kalman import GaussianView
+from dpsjax.selectors.api import Outlook, advance, has_belief, inspect, observe, select
+from dpsjax.selectors.base import (
     Batch,
     ChainState,
     Evidence,
-    LateWeight,
+    Feedback,
     Proposal,
     Selector,
     chain,
     stateless,
 )
-from dpsjax.selectors.rates import (
+from dpsjax.selectors.catalogue import catalogue, entry_of
+from dpsjax.selectors.combine import (
+    allocate,
+    cool_down,
+    freeze,
+    mix,
+    revisit,
+    schedule,
+    stratify,
+)
+from dpsjax.selectors.draw import draw, draw_proportional, draw_softmax
+from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.pool import add_prompts, prompt_axes, remove_prompts, reserve
+from dpsjax.selectors.recipes import beta_mean, dps, dps_binomial, mopps, uniform, uniform_epochs
+from dpsjax.selectors.refill import fill
+from dpsjax.selectors.score import (
+    accept_mixed,
     add_average,
-    add_bell,
-    add_expected_variance,
+    add_entropy,
     add_fewest_visits,
-    add_information,
-    add_informative_prob,
     add_learnability,
+    add_mixed_prob,
     add_nearness,
-    add_progress,
-    weigh_progress,
+    add_state_prob,
+    add_thompson,
+    candidate_pool,
+    from_view,
+    middle_state,
+    partial_states,
 )
-from dpsjax.selectors.recipes import (
-    depo,
-    dps,
-    dps_binomial,
-    dynamic_sampling,
-    history_resampling,
-    learning_progress,
-    lppo,
-    mopps,
-    uniform,
-    uniform_epochs,
-)
-from dpsjax.selectors.refill import Buffer, fill, init_buffer, push, take
-from dpsjax.selectors.replay import explorability, prioritize, track_explorability
-from dpsjax.selectors.sampling import add_thompson, draw_proportional, draw_softmax
-from dpsjax.selectors.scores import add_entropy, add_state_prob, middle_state, partial_states
-from dpsjax.selectors.solve_rate import RateBelief, add_mixed_prob, track_solve_rate
-from dpsjax.selectors.subset import gaussian_difficulty_sample, pagerank, weighted_dpp_greedy
-from dpsjax.selectors.trackers import (
-    AverageBelief,
-    BetaBelief,
-    GaussianBelief,
-    StateBelief,
+from dpsjax.selectors.track import (
+    Average,
     Visits,
     pass_rate,
     rollout_variance,
+    track,
     track_average,
     track_beta,
     track_hmm,
     track_logit,
+    track_solve_rate,
     track_visits,
 )
-
-__all__ = [
-    "AverageBelief",
-    "Batch",
-    "BetaBelief",
-    "Buffer",
-    "ChainState",
-    "Evidence",
-    "GaussianBelief",
-    "LateWeight",
-    "Proposal",
-    "RateBelief",
-    "Selector",
-    "StateBelief",
-    "Visits",
-    "accept_mixed",
-    "accept_variance",
-    "adarft",
-    "add_arc_nearness",
-    "add_average",
-    "add_bell",
-    "add_category_value",
-    "add_difficulty_target",
-    "add_entropy",
-    "add_expected_variance",
-    "add_fewest_visits",
-    "add_information",
-    "add_informative_prob",
-    "add_learnability",
-    "add_mixed_prob",
-    "add_nearness",
-    "add_order",
-    "add_paced_arc_nearness",
-    "add_progress",
-    "add_prompts",
-    "add_state_prob",
-    "add_thompson",
-    "allocate_greedy",
-    "allocate_proportional",
-    "arcus",
-    "beta_mean",
-    "candidate_pool",
-    "chain",
-    "cool_down",
-    "cures",
-    "depo",
-    "dps",
-    "dps_binomial",
-    "draw",
-    "draw_proportional",
-    "draw_softmax",
-    "dynamic_sampling",
-    "explorability",
-    "fill",
-    "freeze",
-    "gaussian_difficulty_sample",
-    "gcs",
-    "greso",
-    "history_resampling",
-    "init_buffer",
-    "insight",
-    "kgps",
-    "knapsack",
-    "knapsack_value",
-    "late_weights",
-    "learning_progress",
-    "lilo",
-    "lppo",
-    "mapp",
-    "max_variance_subset",
-    "middle_state",
-    "mix",
-    "mopps",
-    "observe",
-    "pagerank",
-    "partial_states",
-    "pass_rate",
-    "prioritize",
-    "prioritized_replay",
-    "push",
-    "remove_prompts",
-    "reserve",
-    "revisit",
-    "rollout_variance",
-    "schedule",
-    "sec",
-    "select",
-    "skip_solved",
-    "skip_streaks",
-    "speed",
-    "stateless",
-    "static_order",
-    "stratify",
-    "take",
-    "track_arc",
-    "track_average",
-    "track_beta",
-    "track_explorability",
-    "track_hmm",
-    "track_logit",
-    "track_solve_rate",
-    "track_visits",
-    "uniform",
-    "uniform_epochs",
-    "variance_ema",
-    "vcrl",
-    "vip_allocate",
-    "weigh_progress",
-    "weighted_dpp_greedy",
-]

@@ -6,15 +6,17 @@ grows by the process noise of each step; the sum of that noise is kept once for 
 an unseen prompt's variance follows in closed form and a step writes the observed rows alone.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dpsjax import checks
-from dpsjax.belief import rows
-from dpsjax.types import Array, Float, Int
+from dpsjax.belief import noise, rows
+from dpsjax.belief.filter import View, averaged, group_outcome, ordered, weighted
+from dpsjax.types import Array, Float, Int, Key
 
 
 class Belief(NamedTuple):
@@ -73,24 +75,22 @@ def measure_arc(
     return arc, jnp.where(none | every, 1 / (2 * count), 1 / (4 * count + 2))
 
 
-def update(
+def observe(
     belief: Belief,
     index: Int[Array, "B"],
     measured: Float[Array, "B"],
     error: Float[Array, "B"],
-    process_noise,
 ) -> Belief:
-    """Correct the observed rows, then let every variance grow by ``process_noise``.
+    """Correct the rows that were measured.
 
     Args:
         belief: N prompts; donate it under ``jit``.
         index: distinct rows; -1 is padding.
         measured: a noisy measurement of each row's mean.
         error: its variance.
-        process_noise: variance added by this step, to every prompt; may be traced.
 
     Returns:
-        the belief after the step: the prediction for the next one.
+        the belief.
     """
     source = rows.gather_index(index)
     target = rows.scatter_index(index, belief.mean.shape[0])
@@ -99,14 +99,47 @@ def update(
     gain = known / (known + error)
     mean = mean + gain * (measured - mean)
     spread = (1 - gain) * known - belief.noise
-    # Reads before writes, so that a donated belief is rewritten in place.
-    mean, spread, belief = jax.lax.optimization_barrier((mean, spread, belief))
-    return Belief(
+    mean, spread, belief = ordered(mean, spread, belief)
+    return belief._replace(
         mean=belief.mean.at[target].set(mean, mode="drop"),
         spread=belief.spread.at[target].set(spread, mode="drop"),
-        noise=belief.noise + jnp.asarray(process_noise, belief.noise.dtype),
-        step=belief.step + 1,
     )
+
+
+def advance(belief: Belief, process_noise) -> Belief:
+    """The passing of a step: every variance grows by ``process_noise``, which may be traced."""
+    noise = belief.noise + jnp.asarray(process_noise, belief.noise.dtype)
+    return belief._replace(noise=noise, step=belief.step + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianView(View):
+    """What a Gaussian belief about a transformed rate says."""
+
+    mean: Float[Array, "N"]
+    variance: Float[Array, "N"]
+    to_rate: Callable[[Array], Array]  # back to the rate
+
+    def rate(self) -> Float[Array, "N"]:
+        """The expected rate, by quadrature."""
+        return weighted(self._terms())
+
+    def outcome(self, group: int) -> Float[Array, "3 N"]:
+        """The expected outcome, by quadrature."""
+        return weighted([(weight, group_outcome(rate, group)) for weight, rate in self._terms()])
+
+    def sample(self, key: Key, ids: Int[Array, "N"]) -> Float[Array, "N"]:
+        """The rate at a normal number."""
+        normal = noise.row_normal(key, ids, self.mean.dtype)
+        return self.to_rate(self.mean + jnp.sqrt(self.variance) * normal)
+
+    def _terms(self):
+        return averaged(self.to_rate, self.mean, jnp.sqrt(self.variance))
+
+
+def rate_of_arc(arc: Float[Array, "..."]) -> Float[Array, "..."]:
+    """``sin(arc)^2``, arcs outside [0, pi/2] taken as the nearer end."""
+    return jnp.square(jnp.sin(jnp.clip(arc, 0, np.pi / 2)))
 
 
 def expected_variance_of_rollout(

@@ -18,6 +18,7 @@ step of the prompts just seen. The start is a moving average of the posteriors a
 Not published elsewhere; the equations are DPS's with another emission and shared moves.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -25,8 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpsjax import checks
-from dpsjax.belief import rows
-from dpsjax.types import Array, Bool, Float, Int
+from dpsjax.belief import noise, rows
+from dpsjax.belief.filter import View, clear_of
+from dpsjax.types import Array, Bool, Float, Int, Key
 
 
 class Params(NamedTuple):
@@ -37,22 +39,23 @@ class Params(NamedTuple):
     memory: Float[Array, ""]  # of the start
 
 
-class Belief(NamedTuple):
-    """What is believed of N prompts, and of moves and starts in general."""
+class Sums(NamedTuple):
+    """What the groups of a step teach of prompts in general; sums over rows and shards."""
 
-    posterior: Float[Array, "K N"]  # P(cell) after the last finished step
-    seen: Bool[Array, "N"]  # whether ever
-    start: Float[Array, "K"]  # P(cell) of prompts never seen
-    moves: Float[Array, "4"]  # counts of moving down, staying, moving up, jumping
-
-
-class Learned(NamedTuple):
-    """What the groups of a step teach; the sums are over rows, so shards add them up."""
-
-    posterior: Float[Array, "K B"]
     moves: Float[Array, "4"]  # expected moves of the prompts seen before
     starts: Float[Array, "K"]  # posteriors of those seen for the first time
     first: Float[Array, ""]  # how many these are
+
+
+class Belief(NamedTuple):
+    """What is believed of N prompts, and of moves and starts in general."""
+
+    posterior: Float[Array, "K N"]  # P(cell): of this step where `now`, else of the last one
+    seen: Bool[Array, "N"]  # whether ever
+    now: Bool[Array, "N"]  # whether in this step already
+    start: Float[Array, "K"]  # P(cell) of prompts never seen
+    moves: Float[Array, "4"]  # counts of moving down, staying, moving up, jumping
+    sums: Sums  # of this step so far
 
 
 def rates(cells: int) -> np.ndarray:
@@ -102,9 +105,15 @@ def init(params: Params, num_prompts: int, cells: int = 16) -> Belief:
     return Belief(
         posterior=jnp.full((cells, num_prompts), 1 / cells, dtype),
         seen=jnp.zeros(num_prompts, bool),
+        now=jnp.zeros(num_prompts, bool),
         start=jnp.full(cells, 1 / cells, dtype),
         moves=params.moves,
+        sums=_no_sums(cells, dtype),
     )
+
+
+def _no_sums(cells: int, dtype) -> Sums:
+    return Sums(jnp.zeros(4, dtype), jnp.zeros(cells, dtype), jnp.zeros((), dtype))
 
 
 def _down(mass: Array) -> Array:
@@ -123,9 +132,10 @@ def _ways(belief: Belief, mass: Float[Array, "K M"]) -> list[Float[Array, "K M"]
 
 
 def prior(belief: Belief) -> Float[Array, "K N"]:
-    """P(cell) at the next step, given everything seen."""
+    """P(cell) in the step to come, given everything seen."""
     down, stay, up, anew = _ways(belief, belief.posterior)
-    return jnp.where(belief.seen[None], down + stay + up + anew, belief.start[:, None])
+    ahead = jnp.where(belief.seen[None], down + stay + up + anew, belief.start[:, None])
+    return jnp.where(belief.now[None], belief.posterior, ahead)
 
 
 def _normalized(mass: Float[Array, "K B"]) -> Float[Array, "K B"]:
@@ -133,70 +143,109 @@ def _normalized(mass: Float[Array, "K B"]) -> Float[Array, "K B"]:
     return mass / jnp.maximum(total, jnp.asarray(jnp.finfo(mass.dtype).tiny, mass.dtype))
 
 
-def learn(
-    belief: Belief, index: Int[Array, "B"], passes: Int[Array, "B"], trials: Int[Array, "B"]
-) -> Learned:
-    """What a step's groups teach; see :func:`update`.
+def observe(
+    belief: Belief,
+    index: Int[Array, "B"],
+    passes: Int[Array, "B"],
+    trials: Int[Array, "B"],
+    axis_name: str | None = None,
+) -> Belief:
+    """What was seen in this step.
 
     Args:
-        belief: before the step.
+        belief: N prompts; donate it under ``jit``.
         index: distinct rows; -1 is padding.
         passes: successes, 0..trials.
         trials: rollouts; 0 means not seen.
+        axis_name: of the mesh axis that shards the prompts, over which the sums go.
 
     Returns:
-        the posteriors and the sums.
+        the belief. A prompt seen twice in a step moves once.
     """
-    dtype, source = belief.posterior.dtype, rows.gather_index(index)
+    dtype, index = belief.posterior.dtype, clear_of(index, trials)
+    source, target = rows.gather_index(index), rows.scatter_index(index, belief.seen.shape[0])
     rate = rates(belief.posterior.shape[0])
     log_pass, log_fail = (jnp.asarray(np.log(x), dtype)[:, None] for x in (rate, 1 - rate))
     passed, failed = passes.astype(dtype)[None], (trials - passes).astype(dtype)[None]
     log_chance = passed * log_pass + failed * log_fail
     chance = jnp.exp(log_chance - log_chance.max(axis=0, keepdims=True))
-    here = (index >= 0) & (trials > 0)
-    known = belief.seen[source]
-    ways = jnp.stack(_ways(belief, belief.posterior[:, source]))
+    here, known, again = index >= 0, belief.seen[source], belief.now[source]
+    before = belief.posterior[:, source]
+    ways = jnp.stack(_ways(belief, before))
     ahead = jnp.where(known[None], ways.sum(axis=0), belief.start[:, None])
-    posterior = _normalized(ahead * chance)
+    posterior = _normalized(jnp.where(again[None], before, ahead) * chance)
     moved = _normalized((ways * chance[None]).sum(axis=1))
     fresh = here & ~known
-    return Learned(
-        posterior=posterior,
-        moves=jnp.where((here & known)[None], moved, 0).sum(axis=1),
+    sums = Sums(
+        moves=jnp.where((here & known & ~again)[None], moved, 0).sum(axis=1),
         starts=jnp.where(fresh[None], posterior, 0).sum(axis=1),
         first=fresh.sum(dtype=jnp.int32).astype(dtype),
     )
+    if axis_name is not None:
+        sums = jax.lax.psum(sums, axis_name)
+    return belief._replace(
+        posterior=belief.posterior.at[:, target].set(posterior, mode="drop"),
+        seen=belief.seen.at[target].set(True, mode="drop"),
+        now=belief.now.at[target].set(True, mode="drop"),
+        sums=jax.tree.map(jnp.add, belief.sums, sums),
+    )
 
 
-def update(
-    params: Params,
-    belief: Belief,
-    index: Int[Array, "B"],
-    trials: Int[Array, "B"],
-    learned: Learned,
-) -> Belief:
-    """One training step.
+def advance(params: Params, belief: Belief) -> Belief:
+    """The passing of a step: prompts not seen move, and what moves and starts are is learned.
 
     Args:
         params: the hyperparameters.
-        belief: before.
-        index: distinct rows of this shard; -1 is padding.
-        trials: rollouts; 0 means not seen.
-        learned: of :func:`learn`, its sums over all shards.
+        belief: N prompts; donate it under ``jit``.
 
     Returns:
-        the belief after the step.
+        the belief before the next step.
     """
-    size = belief.seen.shape[0]
-    target = rows.scatter_index(jnp.where(trials > 0, index, -1), size)
-    mean = learned.starts / jnp.maximum(learned.first, 1)
+    sums, cells = belief.sums, belief.start.shape[0]
+    mean = sums.starts / jnp.maximum(sums.first, 1)
     start = params.memory * belief.start + (1 - params.memory) * mean
     return Belief(
-        posterior=prior(belief).at[:, target].set(learned.posterior, mode="drop"),
-        seen=belief.seen.at[target].set(True, mode="drop"),
-        start=jnp.where(learned.first > 0, start, belief.start),
-        moves=params.decay * belief.moves + (1 - params.decay) * params.moves + learned.moves,
+        posterior=prior(belief),
+        seen=belief.seen,
+        now=jnp.zeros_like(belief.now),
+        start=jnp.where(sums.first > 0, start, belief.start),
+        moves=params.decay * belief.moves + (1 - params.decay) * params.moves + sums.moves,
+        sums=_no_sums(cells, belief.start.dtype),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class GridView(View):
+    """What a belief over cells of the rate says."""
+
+    belief: Belief
+
+    @property
+    def cells(self) -> int:
+        """K."""
+        return self.belief.posterior.shape[0]
+
+    def rate(self) -> Float[Array, "N"]:
+        """The expected rate."""
+        return expectation(self.belief, rates(self.cells))
+
+    def outcome(self, group: int) -> Float[Array, "3 N"]:
+        """A mixture of binomials."""
+        rate = rates(self.cells)
+        values = ((1 - rate) ** group, mixed_chance(self.cells, group), rate**group)
+        return jnp.stack([expectation(self.belief, value) for value in values])
+
+    def mixed(self, group: int) -> Float[Array, "N"]:
+        """As in the outcome."""
+        return expectation(self.belief, mixed_chance(self.cells, group))
+
+    def sample(self, key: Key, ids: Int[Array, "N"]) -> Float[Array, "N"]:
+        """The rate of a cell."""
+        prob = prior(self.belief)
+        drawn = noise.row_uniform(key, ids, prob.dtype)
+        below = jnp.cumsum(prob, axis=0)
+        cell = (drawn[None] >= below[:-1]).sum(axis=0, dtype=jnp.int32)
+        return jnp.asarray(rates(self.cells), prob.dtype)[cell]
 
 
 def mixed_chance(cells: int, group: int) -> np.ndarray:
@@ -224,14 +273,8 @@ def expectation(belief: Belief, values: np.ndarray) -> Float[Array, "N"]:
     lower, upper = jnp.append(value[:1], value[:-1]), jnp.append(value[1:], value[-1:])
     reached = down * lower + stay * value + up * upper
     total = jnp.zeros_like(belief.posterior[0]) + jump * anew
+    held = jnp.zeros_like(total)
     for k in range(value.shape[0]):
         total = total + reached[k] * belief.posterior[k]
-    return jnp.where(belief.seen, total, anew)
-
-
-def shard_sums(learned: Learned, axis_name: str | None) -> Learned:
-    """The sums over all shards of the prompts."""
-    if axis_name is None:
-        return learned
-    sums = jax.lax.psum((learned.moves, learned.starts, learned.first), axis_name)
-    return Learned(learned.posterior, *sums)
+        held = held + value[k] * belief.posterior[k]
+    return jnp.where(belief.now, held, jnp.where(belief.seen, total, anew))

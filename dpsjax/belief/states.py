@@ -1,13 +1,16 @@
-"""From counts of passed rollouts to solve states, in exact integer arithmetic."""
+"""Solve states: from counts of passed rollouts, in exact integer arithmetic, and back to rates."""
 
+import dataclasses
 import functools
+import itertools
 import operator
 
 import jax.numpy as jnp
 
 from dpsjax import checks
-from dpsjax.belief import rows
-from dpsjax.types import Array, ArrayLike, Int
+from dpsjax.belief import noise, rows
+from dpsjax.belief.filter import View
+from dpsjax.types import Array, ArrayLike, Float, Int, Key
 
 # Cuts of the success rate, each (numerator, denominator, whether the cut itself lies above).
 # A prompt's state is the number of cuts below its rate. Released evaluation code of DPS.
@@ -61,8 +64,8 @@ def partition_state(
         TypeError: if ``passes`` or ``trials`` does not hold integers.
         ValueError: for unequal lengths, or ``cuts`` that are not as above.
     """
-    passes = checks.integer_vector("passes", passes)
-    trials = checks.integer_vector("trials", trials, length=passes.shape[0], of="passes")
+    passes = checks.counts("passes", passes)
+    trials = checks.counts("trials", trials, length=passes.shape[0], of="passes")
     _check_cuts(cuts)
     below = []
     for numerator, denominator, closed in cuts:
@@ -102,13 +105,7 @@ def merge_states(
     Returns:
         ``(index, state)`` of the same length.
 
-    Raises:
-        TypeError: if ``index`` or ``state`` does not hold integers, or ``num_states`` is none.
-        ValueError: for unequal lengths, or fewer than 2 states.
     """
-    checks.require_counts(least=2, num_states=num_states)
-    index = checks.integer_vector("index", index)
-    state = checks.integer_vector("state", state, length=index.shape[0], of="index")
     first, (total, rows_of, squares) = rows.merge_duplicates(
         index, state, jnp.ones_like(state), state * state
     )
@@ -117,3 +114,58 @@ def merge_states(
     mean = jnp.round(total / rows_of).astype(jnp.int32)
     mixed = jnp.clip(mean, 1, max(num_states - 2, 1))
     return jnp.where(first, index, -1), jnp.where(same, state, mixed)
+
+
+def pooled_state(left: Int[Array, "B"], right: Int[Array, "B"], num_states: int) -> Int[Array, "B"]:
+    """The state that two groups of a prompt reveal together, as in :func:`merge_states`."""
+    mean = jnp.clip((left + right + 1) // 2, 1, max(num_states - 2, 1))
+    return jnp.where(left == right, left, mean)
+
+
+def state_ranges(num_states: int) -> list[tuple[float, float]]:
+    """Lowest and highest success rate of each state; (0, 1) for both states of K = 2.
+
+    >>> state_ranges(3)
+    [(0.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+    """
+    if num_states == 2:
+        return [(0.0, 1.0), (0.0, 1.0)]
+    cuts = PARTITIONS.get(num_states)
+    rates = [k / (num_states - 2) for k in range(num_states - 1)]
+    rates = rates if cuts is None else [cut[0] / cut[1] for cut in cuts]
+    return [(0.0, 0.0), *itertools.pairwise(rates), (1.0, 1.0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class StateView(View):
+    """What a chain over solve states says: P(state that a group would reveal)."""
+
+    prob: Float[Array, "K N"]
+
+    def rate(self) -> Float[Array, "N"]:
+        """Lowest and highest state count as 0 and 1, those between as the middle of their cut."""
+        ranges = zip(state_ranges(self.prob.shape[0]), self.prob, strict=True)
+        lanes = [(low + high) / 2 * lane for (low, high), lane in ranges if high > 0]
+        return functools.reduce(operator.add, lanes)
+
+    def outcome(self, group: int) -> Float[Array, "3 N"]:
+        """The states, merged; with 2 states the one that agrees is split evenly."""
+        del group  # the states are those of the groups that were seen
+        if self.prob.shape[0] == 2:
+            return jnp.stack([self.prob[0] / 2, self.prob[1], self.prob[0] / 2])
+        some = functools.reduce(operator.add, self.prob[1:-1])
+        return jnp.stack([self.prob[0], some, self.prob[-1]])
+
+    def sample(self, key: Key, ids: Int[Array, "N"]) -> Float[Array, "N"]:
+        """A state, and a rate anywhere in its cut."""
+        drawn = noise.row_uniform(key, ids, self.prob.dtype)
+        below, rate = jnp.zeros_like(drawn), jnp.zeros_like(drawn)
+        for state, (low, high) in enumerate(state_ranges(self.prob.shape[0])):
+            lane = self.prob[state]
+            within = (drawn - below) / jnp.where(lane > 0, lane, jnp.ones_like(lane))
+            value = low + (high - low) * jnp.clip(within, 0, 1)
+            if self.prob.shape[0] == 2 and state == 0:  # all alike: near 0 or near 1
+                value = jnp.round(value)
+            rate = jnp.where(drawn >= below, value, rate)
+            below = below + lane
+        return rate

@@ -7,8 +7,25 @@ import jax
 import jax.numpy as jnp
 
 from dpsjax import checks
-from dpsjax.selectors.combinators import quotas
 from dpsjax.types import Array, Bool, Float, Int
+
+
+def quotas(shares: Float[Array, "S"], total: int) -> Int[Array, "S"]:
+    """Whole numbers that add up to ``total``, as near to the shares as can be.
+
+    Largest remainders first; equal ones by position.
+
+    >>> import jax.numpy as jnp
+    >>> quotas(jnp.array([0.5, 0.25, 0.25], jnp.float32), 10).tolist()
+    [5, 3, 2]
+    """
+    exact = shares / shares.sum() * total
+    whole = jnp.floor(exact)
+    left = total - whole.sum().astype(jnp.int32)
+    order = jnp.argsort(-(exact - whole), stable=True)
+    place = jnp.arange(shares.shape[0], dtype=jnp.int32)
+    rank = jnp.zeros(shares.shape, jnp.int32).at[order].set(place)
+    return whole.astype(jnp.int32) + (rank < left).astype(jnp.int32)
 
 
 def _bounds(size: int, budget: int, lowest: int, highest: int) -> None:

@@ -1,65 +1,68 @@
-"""Parts that draw at random: in proportion to a weight, or from each prompt's own belief.
+"""Random numbers per prompt, from the prompt's id and one key.
 
-The noise is hashed from the prompt's id and one key, so a draw does not depend on the devices.
+Each number depends on ``(key, id)`` alone, so a selection is the same on one device and on many,
+and costs a few integer operations a row. The mixer is a keyed 32-bit avalanche hash (two
+xor-shift-multiply rounds of three steps each); its bits are tested for uniformity and
+independence. It is not meant for cryptography.
 """
 
 import jax
 import jax.numpy as jnp
 
-from dpsjax import checks
-from dpsjax.selectors.noise import hash_uniform, row_gumbel
-from dpsjax.selectors.protocol import Proposal, Selector, stateless
-from dpsjax.selectors.rates import add
-from dpsjax.selectors.trackers import BetaBelief
-from dpsjax.types import Array, Float, Int, Key
+from dpsjax.types import Array, Float, Int, Key, UInt
 
 
-def draw_proportional(power=1.0) -> Selector:
-    """Turn the score w >= 0 into a draw without replacement in proportion to ``w**power``.
+def _mix(bits):
+    for shift, factor in ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB)):
+        bits = (bits ^ (bits >> shift)) * jnp.uint32(factor)
+    return bits ^ (bits >> 14)
 
-    The top B of ``power log w + Gumbel`` is such a draw. Rows of weight 0 come last.
 
-    Args:
-        power: 1 / temperature; may be traced.
+def hash_words(key: Key) -> UInt[Array, "2"]:
+    """The two words that a key gives the hash."""
+    return jax.random.bits(key, (2,), jnp.uint32)
 
-    Returns:
-        a part to put last.
+
+def hash_bits(words: UInt[Array, "2"], ids: Int[Array, "..."]) -> UInt[Array, "..."]:
+    """The hash of each id under a key's words; uint32 of the same shape."""
+    return _mix(_mix(ids.astype(jnp.uint32) ^ words[0]) + words[1])
+
+
+def row_bits(key: Key, ids: Int[Array, "..."]) -> UInt[Array, "..."]:
+    """32 random bits for each id."""
+    return hash_bits(hash_words(key), ids)
+
+
+def row_uniform(key: Key, ids: Int[Array, "..."], dtype=jnp.float32) -> Float[Array, "..."]:
+    """Uniform on the open interval (0, 1), 2**23 equally likely values, for each id."""
+    return hash_uniform(hash_words(key), ids, dtype)
+
+
+def hash_uniform(
+    words: UInt[Array, "2"], ids: Int[Array, "..."], dtype=jnp.float32
+) -> Float[Array, "..."]:
+    """As :func:`row_uniform`, from a key's words."""
+    mantissa = (hash_bits(words, ids) >> 9).astype(dtype)
+    return (mantissa + jnp.asarray(0.5, dtype)) * jnp.asarray(2.0**-23, dtype)
+
+
+def row_gumbel(key: Key, ids: Int[Array, "..."], dtype=jnp.float32) -> Float[Array, "..."]:
+    """Standard Gumbel noise: the top B of ``log p + noise`` is a draw in proportion to p.
+
+    Exact in the tail down to chances of 2**-32: ``-log(-log u)`` with u near 1 is taken from
+    v = 1 - u, of which all 32 bits count, as ``-log(-log1p(-v))``.
     """
-    checks.require_finite(power=power)
-
-    def propose(key, proposal: Proposal) -> Proposal:
-        score = proposal.score
-        floor = jnp.asarray(jnp.finfo(score.dtype).tiny, score.dtype)
-        logit = jnp.asarray(power, score.dtype) * jnp.log(jnp.maximum(score, floor))
-        return proposal.replace(score=logit + row_gumbel(key, proposal.ids, score.dtype))
-
-    return stateless(propose)
+    bits = row_bits(key, ids)
+    high = (bits >> 16).astype(dtype) * jnp.asarray(2.0**-16, dtype)
+    low = (bits & 0xFFFF).astype(dtype) + jnp.asarray(0.5, dtype)
+    # Added to 0, high bits leave the low ones all their digits: small v are exact.
+    value = jnp.minimum(high + low * jnp.asarray(2.0**-32, dtype), 1 - jnp.finfo(dtype).epsneg)
+    return -jnp.log(-jnp.log1p(-value))
 
 
-def draw_softmax(temperature=1.0) -> Selector:
-    """Turn the score into a draw without replacement in proportion to ``exp(score / T)``.
-
-    Args:
-        temperature: T > 0; may be traced.
-
-    Returns:
-        a part to put last.
-
-    Raises:
-        ValueError: if the temperature is not positive.
-    """
-    checks.require_finite(temperature=temperature)
-    checks.require(
-        jnp.asarray(temperature) > 0,
-        "temperature must be positive, got {temperature}",
-        temperature=temperature,
-    )
-
-    def propose(key, proposal: Proposal) -> Proposal:
-        score = proposal.score / jnp.asarray(temperature, proposal.score.dtype)
-        return proposal.replace(score=score + row_gumbel(key, proposal.ids, score.dtype))
-
-    return stateless(propose)
+def row_normal(key: Key, ids: Int[Array, "..."], dtype=jnp.float32) -> Float[Array, "..."]:
+    """Standard normal noise for each id, by inversion."""
+    return jax.scipy.special.ndtri(row_uniform(key, ids, dtype))
 
 
 def _gamma(words, ids, shape):
@@ -146,27 +149,3 @@ def row_beta(
 
     value = _attempt(words, ids, a, b)
     return jax.lax.while_loop(lambda value: jnp.any(value < 0), redo, value).astype(dtype)
-
-
-def add_thompson(target=0.5, band=None) -> Selector:
-    """Minus the distance of one draw from each prompt's belief to the target (MoPPS).
-
-    Args:
-        target: gamma*; the order is that of the published ``-(draw - target)^2``.
-        band: ``(low, high)`` instead of the target: all draws inside tie, those outside rank by
-            their distance to it (the "threshold" strategy of the released code).
-
-    Returns:
-        a part that needs :func:`track_beta` before it.
-    """
-    checks.require_finite(target=target)
-
-    def propose(key, proposal: Proposal) -> Proposal:
-        belief = proposal.belief(BetaBelief, "add_thompson", "track_beta")
-        rate = row_beta(key, proposal.ids, belief.a, belief.b)
-        low, high = (target, target) if band is None else band
-        below = jnp.asarray(low, rate.dtype) - rate
-        above = rate - jnp.asarray(high, rate.dtype)
-        return add(proposal, -jnp.maximum(jnp.maximum(below, above), 0))
-
-    return stateless(propose)
