@@ -70,7 +70,7 @@ def worker(words: list[str], stage: str, call: int, delay: float) -> None:
     from rich.console import Console
 
     from dpsjax import cli
-    from dpsjax.train import checkpoint, run
+    from dpsjax.run import checkpoint, run
 
     config = cli.parse_train(words).config
     started = run.start(config, " ".join(words), print)

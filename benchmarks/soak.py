@@ -21,7 +21,7 @@ from common import peak_bytes, resident_bytes, save
 from rich.console import Console
 
 from dpsjax import cli
-from dpsjax.train import run as runs
+from dpsjax.run import run as runs
 
 COMMAND = (
     "--init random --prompts 4 --model.width 32 --model.mlp-width 64 --model.layers 1 "

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.markup import escape
 
 import dpsjax
-from dpsjax.train.compilation import use_compilation_cache
-from dpsjax.train.config import TrainConfig, from_dict
-from dpsjax.train.processes import DistributedConfig, connect, is_first, run_together
-from dpsjax.train.selectors import default_selector, selector_name, selector_names
+from dpsjax.loop.compilation import use_compilation_cache
+from dpsjax.run.config import TrainConfig, from_dict
+from dpsjax.run.processes import DistributedConfig, connect, is_first, run_together
+from dpsjax.run.selectors import default_selector, selector_name, selector_names
 
 USAGE = """\
 usage: dpsjax COMMAND [OPTIONS]
@@ -121,8 +121,8 @@ def train_countdown(words: Sequence[str]) -> int:
 def _train(parsed: TrainArguments, words: Sequence[str]) -> int:
     import jax  # it and the rest are not needed to show help
 
-    from dpsjax.train.checkpoint import one_report
-    from dpsjax.train.signals import Terminated, termination
+    from dpsjax.run.checkpoint import one_report
+    from dpsjax.run.signals import Terminated, termination
 
     console = Console(quiet=not is_first())
     folder = str(parsed.config.folder())
@@ -146,9 +146,9 @@ def _train(parsed: TrainArguments, words: Sequence[str]) -> int:
 def _start_and_finish(
     parsed: TrainArguments, words: Sequence[str], console: Console, say: Callable[[str], None]
 ) -> int:
-    from dpsjax.train import run as runs
-    from dpsjax.train.agreement import DisagreementError
-    from dpsjax.train.faults import NonFiniteError
+    from dpsjax.run import run as runs
+    from dpsjax.run.agreement import DisagreementError
+    from dpsjax.run.faults import NonFiniteError
 
     folder = str(parsed.config.folder())
     command = shlex.join(["dpsjax", "train", "countdown", *words])

@@ -31,10 +31,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.numpy import load_file
 
+from dpsjax.loop.prompts import tokenize
 from dpsjax.policy import Policy, Sampling, generate, save_weights, tiny_config, token_log_probs
 from dpsjax.tasks.base import Problem, Task
 from dpsjax.tasks.countdown import base_path, countdown, warm_start
-from dpsjax.train.prompts import tokenize
 
 OUT = base_path()
 

@@ -10,8 +10,8 @@ import pytest
 
 import dpsjax
 from dpsjax import cli
-from dpsjax.train.config import TrainConfig, from_dict, to_dict
-from dpsjax.train.selectors import Dps, Mopps, Uniform
+from dpsjax.run.config import TrainConfig, from_dict, to_dict
+from dpsjax.run.selectors import Dps, Mopps, Uniform
 
 TINY = shlex.split(
     "train countdown --init random --steps 2 --prompts 4 --model.width 32 --model.mlp-width 64 "
@@ -215,7 +215,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
 
     code = (
         "import os, signal\n"
-        "from dpsjax.train.signals import termination\n"
+        "from dpsjax.run.signals import termination\n"
         "with termination() as asked:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    assert asked\n"

@@ -16,8 +16,7 @@ from dpsjax.grpo.advantages import centered, group_normalized, leave_one_out
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.policy import Sampling
 from dpsjax.policy.checkpoint import load_checkpoint
-from dpsjax.tasks.countdown import verify
-from dpsjax.train.config import (
+from dpsjax.run.config import (
     CheckpointConfig,
     EvaluationConfig,
     RolloutConfig,
@@ -25,6 +24,7 @@ from dpsjax.train.config import (
     from_dict,
     to_dict,
 )
+from dpsjax.tasks.countdown import verify
 
 POOL, BATCH = 6, 3
 SELECTOR = dpsjax.selectors.dps()

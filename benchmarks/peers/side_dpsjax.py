@@ -9,8 +9,7 @@ import workload as w
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.policy import PolicyConfig
 from dpsjax.policy.config import Rope
-from dpsjax.tasks.base import Problem, Score, Task
-from dpsjax.train.config import (
+from dpsjax.run.config import (
     CountdownConfig,
     EvaluationConfig,
     MeshConfig,
@@ -18,8 +17,9 @@ from dpsjax.train.config import (
     RolloutConfig,
     TrainConfig,
 )
-from dpsjax.train.loop import train_step
-from dpsjax.train.setup import prepare
+from dpsjax.run.loop import train_step
+from dpsjax.run.setup import prepare
+from dpsjax.tasks.base import Problem, Score, Task
 
 POOL = 256  # prompts that DPS chooses from
 

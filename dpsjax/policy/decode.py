@@ -133,16 +133,23 @@ def draw(row_keys: Array, step: Array, weights: Float[Array, "B G V"]) -> Int[Ar
     return token.astype(jnp.int32)
 
 
-def _choose(row_keys: Array, logits: Array, sampling: Sampling, step: Array) -> tuple[Array, Array]:
-    """Draw one token per row of tempered ``logits [B, G, V]``, with its log-probability."""
+def _choose(
+    row_keys: Array, logits: Array, sampling: Sampling, step: Array, greedy: bool | Array
+) -> tuple[Array, Array]:
+    """Draw one token per row of tempered ``logits [B, G, V]``, with its log-probability.
+
+    The likeliest token where ``greedy``: of all rows, or an array ``[G]``.
+    """
     peak = logits.max(axis=-1, keepdims=True)
     weights = jnp.exp(logits - peak)
     normaliser = peak[..., 0] + jnp.log(weights.sum(axis=-1))
-    if sampling.temperature == 0:
-        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    if greedy is True:
+        token = likeliest
     else:
         kept = truncate_logits(logits, sampling.top_k, sampling.top_p) > -jnp.inf
-        token = draw(row_keys, step, jnp.where(kept, weights, jnp.zeros((), weights.dtype)))
+        drawn = draw(row_keys, step, jnp.where(kept, weights, jnp.zeros((), weights.dtype)))
+        token = drawn if greedy is False else jnp.where(greedy[None], likeliest, drawn)
     chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
     return token, chosen - normaliser
 
@@ -189,6 +196,7 @@ def generate(
     prompt_mask: Bool[Array, "B P"],
     sampling: Sampling,
     group: int = 1,
+    temperatures: Float[Array, " G"] | None = None,
 ) -> Rollouts:
     """Sample ``group`` responses to every prompt.
 
@@ -208,6 +216,8 @@ def generate(
         prompt_mask: True on real tokens; the last column is always real.
         sampling: how to draw.
         group: ``G``, rollouts per prompt.
+        temperatures: of the rollouts of a prompt, one each, in place of ``sampling.temperature``;
+            traced, so that other ones compile nothing. What is negative counts as 0.
 
     Returns:
         ``Rollouts``.
@@ -215,8 +225,8 @@ def generate(
     Raises:
         TypeError: an argument is something else, or an array of another kind.
         ValueError: shapes do not fit; ``group`` is not positive, or the model's ``compute.waves``
-            do not divide it. Prompts outside the vocabulary or without a last token are
-            ``checkify`` errors under ``jit``.
+            do not divide it; ``temperatures`` are not ``G``. Prompts outside the vocabulary or
+            without a last token are ``checkify`` errors under ``jit``.
     """
     checks.require_key(key=key)
     checks.require_type(Sampling, "a Sampling", sampling=sampling)
@@ -227,18 +237,25 @@ def generate(
         raise ValueError(f"group={group} must be positive: rollouts per prompt")
     if group % waves != 0:
         raise ValueError(f"waves={waves} must divide group={group}, the rollouts per prompt")
+    if temperatures is not None:
+        checks.require_floats(temperatures=temperatures)
+        if temperatures.shape != (group,):
+            raise ValueError(
+                f"temperatures are of shape {temperatures.shape}: give one each to group={group}"
+            )
     model = _compute_copy(model)
     past, batch = encode_prompt(model, prompt, prompt_mask), prompt.shape[0]
     rows = jnp.arange(batch * group, dtype=jnp.uint32).reshape(batch, group)
     row_keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))(key, rows)
     if waves == 1:
-        return _decode(model, past, prompt, prompt_mask, row_keys, sampling)
+        return _decode(model, past, prompt, prompt_mask, row_keys, sampling, temperatures)
 
-    def wave(row_keys: Array) -> Rollouts:
-        return _decode(model, past, prompt, prompt_mask, row_keys, sampling)
+    def wave(turn: tuple[Array, Array | None]) -> Rollouts:
+        return _decode(model, past, prompt, prompt_mask, turn[0], sampling, turn[1])
 
     turns = jnp.moveaxis(row_keys.reshape(batch, waves, -1), 1, 0)
-    out = jax.lax.map(wave, turns)
+    own = None if temperatures is None else temperatures.reshape(waves, -1)
+    out = jax.lax.map(wave, (turns, own))
 
     def join(leaf: Array) -> Array:
         return jnp.moveaxis(leaf, 0, 1).reshape(batch, group, *leaf.shape[3:])
@@ -253,6 +270,7 @@ def _decode(
     prompt_mask: Array,
     row_keys: Array,
     sampling: Sampling,
+    temperatures: Array | None,
 ) -> Rollouts:
     """Responses to prefilled prompts, one for each of ``row_keys [B, G]``."""
     weights = model.layer_weights()
@@ -260,7 +278,11 @@ def _decode(
     first = jnp.maximum(prompt_mask.sum(axis=1, dtype=jnp.int32) - 1, 0).reshape(batch, 1, 1)
     slots = jnp.arange(size, dtype=jnp.int32)
     stop_ids = jnp.asarray(sampling.stop_ids, jnp.int32).reshape(1, 1, -1)
-    scale = jnp.asarray(sampling.temperature or 1.0, jnp.float32)
+    if temperatures is None:
+        greedy, scale = sampling.temperature == 0, jnp.float32(sampling.temperature or 1.0)
+    else:
+        greedy = temperatures <= 0
+        scale = jnp.where(greedy, 1, temperatures).astype(jnp.float32)[None, :, None]
 
     def step_on(loop: _Loop) -> _Loop:
         step, out = loop.step, loop.rollouts
@@ -274,7 +296,7 @@ def _decode(
         token = loop.token[..., None]
         hidden, new = model.segment(token, positions, see, (past, seen), weights)
         logits = model.logits(hidden[:, :, 0]) / scale
-        token, log_prob = _choose(row_keys, logits, sampling, step)
+        token, log_prob = _choose(row_keys, logits, sampling, step, greedy)
         alive = ~loop.done
         token = jnp.where(alive, token, jnp.asarray(sampling.pad_id, jnp.int32))
         log_prob = jnp.where(alive, log_prob, jnp.zeros((), jnp.float32))

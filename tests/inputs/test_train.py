@@ -2,8 +2,8 @@
 
 import pytest
 
-from dpsjax.train import sections
-from dpsjax.train.config import TrainConfig
+from dpsjax.run import sections
+from dpsjax.run.config import TrainConfig
 from tests.inputs.wrong import Row, complaints
 
 TASK = sections.CountdownConfig(problems=64, held_out=16)

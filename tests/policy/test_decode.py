@@ -1,5 +1,6 @@
 """Sampling: agreement with the full forward pass, exact truncation, early exit, row-wise keys."""
 
+import dataclasses
 import functools
 
 import jax
@@ -101,6 +102,39 @@ def test_greedy_takes_the_most_likely_token_and_needs_no_key(policy):
     np.testing.assert_allclose(best, out.log_probs[:, 0], atol=1e-4)
 
 
+def test_rollouts_of_a_prompt_may_have_their_own_temperatures(policy):
+    traces, given = [], prompts()
+
+    @jax.jit
+    def at(temperatures):
+        traces.append(1)
+        return generate(policy, jax.random.key(5), *given, SAMPLING, 3, temperatures)
+
+    mixed = at(jnp.float32([1.0, 0.0, 0.5]))
+    others = at(jnp.float32([0.25, 1.0, 0.0]))
+    assert len(traces) == 1
+
+    def alone(temperature):
+        sampling = dataclasses.replace(SAMPLING, temperature=temperature)
+        return run(policy, jax.random.key(5), *prompts(), sampling, group=3)
+
+    for out, place, temperature in (
+        (mixed, 0, 1.0),
+        (mixed, 1, 0.0),
+        (mixed, 2, 0.5),
+        (others, 0, 0.25),
+        (others, 2, 0.0),
+    ):
+        want = alone(temperature)
+        np.testing.assert_array_equal(out.tokens[:, place], want.tokens[:, place])
+        np.testing.assert_allclose(out.log_probs[:, place], want.log_probs[:, place], atol=1e-5)
+
+
+def test_temperatures_are_one_a_rollout(policy):
+    with pytest.raises(ValueError, match=r"temperatures are of shape \(3,\).*group=2"):
+        generate(policy, jax.random.key(5), *prompts(), SAMPLING, 2, jnp.ones(3, jnp.float32))
+
+
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (6, 0.8)])
 def test_first_tokens_follow_the_truncated_distribution(policy, top_k, top_p):
     prompt, mask = (jnp.repeat(x[:1], 16, axis=0) for x in prompts())
@@ -167,11 +201,11 @@ def test_eight_devices_sample_what_one_device_samples(policy, rollouts):
 
 def test_waves_sample_what_one_turn_samples(policy):
     params = nnx.split(policy)[1]
-    outs = []
+    outs, temperatures = [], jnp.float32([1.0, 0.5, 0.0, 2.0])
     for waves in (1, 2):
         turns = Policy(CONFIG, Compute(waves=waves), rngs=nnx.Rngs(0))
         turns = nnx.merge(nnx.split(turns)[0], params)
-        outs.append(run(turns, jax.random.key(7), *prompts(), SAMPLING, group=4))
+        outs.append(run(turns, jax.random.key(7), *prompts(), SAMPLING, 4, temperatures))
     np.testing.assert_array_equal(outs[1].tokens, outs[0].tokens)
     np.testing.assert_array_equal(outs[1].mask, outs[0].mask)
     np.testing.assert_allclose(outs[1].log_probs, outs[0].log_probs, atol=1e-5)

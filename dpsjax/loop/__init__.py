@@ -1,0 +1,1 @@
+"""One training step: select, generate, score, update; and what it is made of."""

@@ -1,0 +1,60 @@
+"""The host side of a step: tokens to text, text to rewards, rewards back to the devices."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+from dpsjax.loop.rounds import Groups
+from dpsjax.loop.scoring import score_safely
+from dpsjax.policy import Rollouts
+from dpsjax.tasks.base import Problem, Task
+from dpsjax.types import Array
+
+
+def local_rows(array: Array) -> np.ndarray:
+    """The rows of an array, sharded over its first axis, that this process holds, in order."""
+    shards = {shard.index[0].start or 0: shard for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
+
+
+def score_rollouts(
+    task: Task, problems: Sequence[Problem], index: Array, rollouts: Rollouts
+) -> tuple[Groups, list[str]]:
+    """Decode and score the responses. Each process scores those it holds.
+
+    Args:
+        task: decodes and scores.
+        problems: what the ids in ``index`` count.
+        index: int32[R], -1 is padding, sharded over R.
+        rollouts: R rows, sharded likewise.
+
+    Returns:
+        ``(groups, errors)``: the groups in the shardings of ``rollouts``, and what the verifier
+        failed with. A rollout without a finite reward is invalid.
+    """
+    ids, tokens = local_rows(index), local_rows(rollouts.tokens)
+    rows, group, _ = tokens.shape
+    asked, responses = [], []
+    for row in np.flatnonzero(ids >= 0):
+        asked += [problems[ids[row]]] * group
+        responses += [task.tokenizer.decode(response) for response in tokens[row]]
+    scored, errors = score_safely(task, asked, responses)
+    verdicts = iter(scored)
+    rewards = np.zeros((rows, group), np.float32)
+    correct, valid = np.zeros((rows, group), bool), np.zeros((rows, group), bool)
+    for row in np.flatnonzero(ids >= 0):
+        for column in range(group):
+            if (score := next(verdicts)) is not None:
+                rewards[row, column], correct[row, column] = score.reward, score.correct
+                valid[row, column] = True
+    sharding = rollouts.mask.sharding
+    placed = (_place(values, sharding, index.shape[0]) for values in (rewards, correct, valid))
+    return Groups(rollouts, *placed), errors
+
+
+def _place(local: np.ndarray, sharding: Sharding, rows: int) -> Array:
+    """Make a global array of ``rows`` rows out of each process's own."""
+    shape = (rows, *local.shape[1:])
+    return jax.make_array_from_process_local_data(sharding, local, shape)

@@ -1,0 +1,104 @@
+"""Progress for people: a live table on a terminal, one plain line a step anywhere else."""
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from dpsjax.loop.metrics import Record
+
+_ROWS = 12  # steps that stay visible
+
+
+class Pace:
+    """Seconds a step, and to the end.
+
+    The first step is left out of the estimate once there is another: it compiles.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.start, self.first = steps, time.monotonic(), None
+
+    def measure(self, step: int) -> tuple[float, float]:
+        """Seconds since the start, and the estimate to the end, after ``step``."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (step, now)
+        since_step, since = self.first
+        if step > since_step:
+            each = (now - since) / (step - since_step)
+        else:
+            each = (now - self.start) / max(step, 1)
+        return now - self.start, each * (self.steps - step)
+
+
+def _cells(record: Record, held_out: float, elapsed: float, left: float) -> list[str]:
+    return [
+        str(record["step"]),
+        f"{record['reward']:.3f}",
+        f"{record['effective_ratio']:.2f}",
+        "-" if math.isnan(held_out) else f"{held_out:.3f}",
+        f"{record['rollouts']:,}",
+        f"{elapsed:.0f}",
+        f"{left:.0f}",
+    ]
+
+
+_HEADINGS = ("step", "reward", "effective", "held-out", "rollouts", "seconds", "ETA s")
+
+
+@contextmanager
+def progress(steps: int, console: Console) -> Iterator[Callable[[Record], None]]:
+    """Show the progress of a run while the context is open.
+
+    Args:
+        steps: of the run.
+        console: where to.
+
+    Yields:
+        the function to call with every record.
+    """
+    pace, seen = Pace(steps), {"held_out": float("nan")}
+
+    def cells(record: Record) -> list[str]:
+        before = record.get("held_out_before_accuracy", seen["held_out"])
+        seen["held_out"] = record.get("held_out_accuracy", before)
+        return _cells(record, seen["held_out"], *pace.measure(record["step"]))
+
+    if not console.is_terminal:
+        yield lambda record: _print_line(cells(record), steps)
+        return
+    rows: deque[list[str]] = deque(maxlen=_ROWS)
+    with Live(Text("compiling ..."), console=console, refresh_per_second=4) as live:
+
+        def show(record: Record) -> None:
+            rows.append(cells(record))
+            live.update(Group(_table(rows), ProgressBar(steps, record["step"], width=72)))
+
+        yield show
+
+
+def _print_line(cells: list[str], steps: int) -> None:
+    step, reward, effective, held_out, rollouts, seconds, left = cells
+    line = (
+        f"step {step}/{steps}  reward {reward}  effective {effective}  held-out {held_out}  "
+        f"rollouts {rollouts}  {seconds} s  ETA {left} s"
+    )
+    print(line, file=sys.stdout, flush=True)
+
+
+def _table(rows: deque[list[str]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", min_width=9)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,1 @@
+"""A whole run: settings, checkpoints, several processes, faults."""

@@ -1,0 +1,166 @@
+"""The settings of a run, typed and checked when they are made; the command line is made of them."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dpsjax.checks import require_counts, require_integers, require_setting
+from dpsjax.grpo.config import GRPOConfig
+from dpsjax.run.budget_selectors import allocation_of, screen_of
+from dpsjax.run.sections import (
+    CheckpointConfig,
+    CountdownConfig,
+    EvaluationConfig,
+    LossConfig,
+    MeshConfig,
+    ModelConfig,
+    RolloutConfig,
+)
+from dpsjax.run.selectors import Dps, SelectorConfig, default_selector, selector_name
+
+
+def _default_grpo() -> GRPOConfig:
+    return GRPOConfig(learning_rate=1e-4)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Finetune a policy by GRPO on prompts that a selector chooses before any rollout."""
+
+    steps: int = 100
+    """Training steps."""
+    seed: int = 0
+    """Decides everything that is random but the problems."""
+    out: Path | None = None
+    """Folder of the results; runs/TASK-SELECTOR-seedS by default."""
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    selector: SelectorConfig = field(default_factory=Dps)
+    task: CountdownConfig = field(default_factory=CountdownConfig)
+    grpo: GRPOConfig = field(default_factory=_default_grpo)
+    """How rollouts become an update; but for the learning rate, as the released DPS scripts."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self):
+        require_counts(steps=self.steps)
+        require_integers(seed=self.seed)
+        require_setting(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2**32)")
+        if self.task.problems < self.rollout.prompts:
+            raise ValueError(
+                f"prompts={self.rollout.prompts} must not exceed the pool of "
+                f"task.problems={self.task.problems}"
+            )
+        group, waves = self.grpo.rollouts_per_prompt, self.model.waves
+        if group % waves != 0:
+            raise ValueError(f"model.waves={waves} must divide rollouts_per_prompt={group}")
+        if self.rollout.buckets > 1 and self.loss.aggregation == "constant-length":
+            raise ValueError(
+                f"rollout.buckets={self.rollout.buckets} would change the length that "
+                "loss.aggregation='constant-length' divides by: use 1, or another aggregation"
+            )
+        if self.rollout.keep is not None:
+            most = self.grpo.rollouts_per_prompt
+            require_setting(self.rollout.keep <= most, "keep", self.rollout.keep, f"at most {most}")
+        self._check_numbers_of_rollouts()
+        if self.task.held_out < self.evaluation.problems:
+            raise ValueError(
+                f"evaluation.problems={self.evaluation.problems} must not exceed "
+                f"task.held_out={self.task.held_out}"
+            )
+
+    def _check_numbers_of_rollouts(self) -> None:
+        """Refuse what does not go with selectors that say how many rollouts a prompt gets."""
+        group = self.grpo.rollouts_per_prompt
+        name = f"selector={selector_name(self.selector)!r}"
+        unequal = allocation_of(self.selector, self.rollout.prompts, group) is not None
+        if unequal and self.rollout.keep is not None:
+            raise ValueError(
+                f"rollout.keep={self.rollout.keep} needs equal groups, and {name} makes unequal "
+                "ones: leave it out"
+            )
+        screen = screen_of(self.selector)
+        if screen is not None:
+            if screen >= group:
+                raise ValueError(
+                    f"selector.screen={screen} must be less than rollouts_per_prompt={group}, "
+                    "which counts those of the screening too"
+                )
+            if self.loss.advantages == "denoised":
+                raise ValueError(
+                    f"loss.advantages='denoised' needs a belief that has seen all rollouts, and "
+                    f"{name} learns from those of the screening: choose another of the two"
+                )
+
+    def folder(self) -> Path:
+        """Where the results go."""
+        name = f"countdown-{selector_name(self.selector)}-seed{self.seed}"
+        return Path("runs") / name if self.out is None else self.out
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain JSON-serialisable form.
+
+    >>> to_dict(TrainConfig())["selector"]["name"]
+    'dps'
+    """
+    values = dataclasses.asdict(config)
+    values["out"] = str(config.folder())
+    values["selector"] = {"name": selector_name(config.selector), **values["selector"]}
+    return values
+
+
+def from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """The settings that :func:`to_dict` wrote down.
+
+    Args:
+        values: settings that are missing keep their defaults.
+
+    Returns:
+        the settings.
+
+    Raises:
+        ValueError: there is no such setting or selector, or a value is out of range.
+
+    >>> from_dict(to_dict(TrainConfig(seed=3))).seed
+    3
+    """
+    values = dict(values)
+    if values.get("out") is not None:
+        values["out"] = Path(values["out"])
+    selector = dict(values.pop("selector", {}))
+    start = TrainConfig(selector=default_selector(selector.pop("name", "dps")))
+    return _replaced(start, {**values, "selector": selector}, "")
+
+
+def _like(value: Any, old: Any) -> bool:
+    """Whether a value of JSON may stand for a setting; the settings check the rest themselves."""
+    if isinstance(old, bool) or isinstance(value, bool):
+        return type(old) is type(value)
+    if isinstance(old, float):
+        return isinstance(value, int | float)
+    if isinstance(old, tuple):
+        return isinstance(value, list | tuple)
+    return old is None or value is None or isinstance(value, type(old))
+
+
+def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:
+    """``default`` with other values; its nested settings and tuples show how to read JSON."""
+    known = {field.name for field in dataclasses.fields(default)}
+    changes = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"there is no setting {where}{name}: it is not of this version")
+        old = vars(default)[name]
+        if dataclasses.is_dataclass(old):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{where}{name}={value!r} must be an object of settings")
+            value = _replaced(old, value, f"{where}{name}.")
+        elif not _like(value, old):
+            raise ValueError(f"{where}{name}={value!r} must be like {old!r}")
+        changes[name] = tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(default, **changes)

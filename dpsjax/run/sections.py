@@ -1,0 +1,341 @@
+"""The sections of the settings, checked when made; :mod:`dpsjax.run.config` has the whole."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from dpsjax.checks import (
+    given,
+    require_choice,
+    require_counts,
+    require_integers,
+    require_real,
+    require_setting,
+)
+from dpsjax.grpo import losses
+from dpsjax.grpo.advantages import (
+    AdvantageFunction,
+    BeliefAdvantages,
+    centered,
+    denoised,
+    group_normalized,
+    leave_one_out,
+)
+from dpsjax.grpo.update import Variant
+from dpsjax.policy import Compute, PolicyConfig, Sampling
+from dpsjax.run.language import ResponseTokenizer
+from dpsjax.tasks import countdown
+from dpsjax.tasks.base import Task, Tokenizer
+
+
+@dataclass(frozen=True)
+class CountdownConfig:
+    """Countdown: write an expression that uses each given number once and equals the target."""
+
+    problems: int = 10_000
+    """Prompts in the training pool that the selector chooses from."""
+    held_out: int = 1000
+    """Held-out problems, none of which is a training problem."""
+    sizes: tuple[int, ...] = countdown.SIZES
+    """How many numbers a problem may have."""
+    weights: tuple[float, ...] = countdown.WEIGHTS
+    """Relative frequency of each of the sizes."""
+    numbers: tuple[int, int] = countdown.NUMBERS
+    """Smallest and largest number."""
+    targets: tuple[int, int] = countdown.TARGETS
+    """Smallest and largest target."""
+    response_tokens: int = countdown.RESPONSE_TOKENS
+    """Longest response."""
+    format_reward: float = 0.0
+    """Reward of a well-formed but wrong expression (the published runs: 0.1)."""
+    data_seed: int = 0
+    """Seed of the problems; the seed of the run does not change them."""
+
+    def __post_init__(self):
+        require_counts(problems=self.problems)
+        require_counts(least=0, held_out=self.held_out)
+
+    def build(self) -> Task:
+        """The task.
+
+        Raises:
+            ValueError: a setting is out of range.
+        """
+        return countdown.countdown(
+            self.problems,
+            self.held_out,
+            self.data_seed,
+            sizes=self.sizes,
+            weights=self.weights,
+            numbers=self.numbers,
+            targets=self.targets,
+            response_tokens=self.response_tokens,
+            format_reward=self.format_reward,
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The policy: where it starts, and how it is computed."""
+
+    init: Annotated[
+        str, tyro.conf.arg(prefix_name=False, aliases=("--model",), metavar="base|random|PATH")
+    ] = "base"
+    """Start from the shipped base, from random weights, from a safetensors file, or from a folder
+    of a Qwen2.5, Qwen3 or Llama-3 checkpoint, whose tokenizer is then used."""
+    width: int = 96
+    """Width of the residual stream; this and the sizes below matter for random weights only."""
+    mlp_width: int = 256
+    """Width of the gated hidden layer."""
+    layers: int = 3
+    """Transformer blocks."""
+    heads: int = 4
+    """Query heads."""
+    kv_heads: int = 2
+    """Key and value heads; must divide the query heads."""
+    head_dim: int = 24
+    """Size of a head, even."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products and activations; parameters stay float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass recomputes to save memory."""
+    scan_layers: bool = False
+    """Scan over the layers: compiles faster where they are many."""
+    query_chunk: int = 0
+    """Attention scores exist for this many query positions at a time; 0 for all."""
+    decode_weights: Literal["gathered", "sharded"] = "gathered"
+    """Generation holds the weights divided by mesh.tensor only, or gathers them in every step."""
+    waves: int = 1
+    """Turns in which a prompt's rollouts are generated; each needs its share of the cache."""
+    lora_rank: Annotated[int, tyro.conf.arg(prefix_name=False)] = 0
+    """Train LoRA adapters of this rank, not the weights (extra lora); 0 trains the weights. They
+    are merged where the policy is written at the end."""
+    lora_alpha: Annotated[float, tyro.conf.arg(prefix_name=False)] = 16.0
+    """An adapter counts alpha / rank times."""
+
+    def __post_init__(self):
+        require_integers(lora_rank=self.lora_rank)
+        require_real(lora_alpha=self.lora_alpha)
+        require_setting(self.lora_rank >= 0, "lora_rank", self.lora_rank, "0 (off) or more")
+        require_setting(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "above 0")
+        self.compute()
+
+    def policy(self, vocab_size: int) -> PolicyConfig:
+        """The architecture of a policy with random weights.
+
+        Raises:
+            ValueError: a size is out of range.
+        """
+        return PolicyConfig(
+            vocab_size=vocab_size,
+            width=self.width,
+            mlp_width=self.mlp_width,
+            layers=self.layers,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+        )
+
+    def compute(self) -> Compute:
+        """How it is computed."""
+        return Compute(
+            dtype=self.dtype,
+            remat=self.remat,
+            scan_layers=self.scan_layers,
+            query_chunk=self.query_chunk,
+            decode_weights=self.decode_weights,
+            waves=self.waves,
+        )
+
+
+def _stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Every token that ends a response; a checkpoint may have several."""
+    if isinstance(tokenizer, ResponseTokenizer):
+        return tokenizer.chat.stop_ids
+    return (tokenizer.eos_id,)
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How responses are sampled for training."""
+
+    prompts: Annotated[int, tyro.conf.arg(prefix_name=False)] = 64
+    """Prompts of a step; each gets --grpo.rollouts-per-prompt responses."""
+    temperature: float = 1.0
+    """Divides the logits."""
+    top_k: int = 0
+    """Keep the k most likely tokens; 0 for all."""
+    top_p: float = 1.0
+    """Keep the fewest tokens with at least this probability; 1 for all."""
+    buckets: int = 1
+    """Widths that prompts and responses of a step may be padded to, up to the longest; a step takes
+    the smallest that fits. Each width compiles once, each pair of them an update."""
+    keep: int | None = None
+    """Learn from so many rollouts of each group, those of the greatest reward variance (PODS);
+    from all by default."""
+    workers: Annotated[int, tyro.conf.arg(name="score-workers", prefix_name=False)] = 0
+    """Processes that score the responses, for verifiers that may hang or die; 0 scores here."""
+    seconds: Annotated[float, tyro.conf.arg(name="score-seconds", prefix_name=False)] = 30.0
+    """A worker that takes longer for the responses to one prompt is killed and replaced; they do
+    not count."""
+
+    def __post_init__(self):
+        require_integers(workers=self.workers, **given(keep=self.keep))
+        require_real(seconds=self.seconds, temperature=self.temperature)
+        require_setting(self.workers >= 0, "workers", self.workers, "0 (none) or more")
+        require_setting(0 < self.seconds < math.inf, "seconds", self.seconds, "above 0 and finite")
+        require_setting(self.keep is None or self.keep >= 2, "keep", self.keep, "at least 2")
+        require_counts(prompts=self.prompts)
+        require_counts(buckets=self.buckets)
+        require_setting(
+            self.temperature > 0, "temperature", self.temperature, "above 0 in training"
+        )
+
+    def sampling(self, max_tokens: int, tokenizer: Tokenizer) -> Sampling:
+        """The settings for :func:`dpsjax.policy.generate`."""
+        return Sampling(
+            max_tokens=max_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            stop_ids=_stop_ids(tokenizer),
+            pad_id=tokenizer.pad_id,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out accuracy: always the same problems and the same random keys."""
+
+    every: int = 20
+    """Steps between evaluations; one more is made before the first step and after the last."""
+    problems: int = 1000
+    """Size of the uniformly drawn slice of the held-out problems."""
+    samples: int = 2
+    """Responses to each problem; accuracy is the mean over all of them."""
+    temperature: float = 1.0
+    """Of these responses; 0 takes the most likely token (then one sample is enough)."""
+
+    def __post_init__(self):
+        require_counts(every=self.every)
+        require_counts(problems=self.problems)
+        require_counts(samples=self.samples)
+
+    def sampling(self, max_tokens: int, tokenizer: Tokenizer) -> Sampling:
+        """The settings for :func:`dpsjax.policy.generate`."""
+        return Sampling(
+            max_tokens=max_tokens,
+            temperature=self.temperature,
+            stop_ids=_stop_ids(tokenizer),
+            pad_id=tokenizer.pad_id,
+        )
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How devices share the work."""
+
+    data: int = 0
+    """Replicas of the parameters, each with its part of a batch; 0 takes all devices left."""
+    fsdp: int = 1
+    """Ways the parameters are divided by width; each part sees its part of a batch too."""
+    tensor: int = 1
+    """Ways the parameters are divided by heads, MLP and vocabulary."""
+
+    def __post_init__(self):
+        require_integers(data=self.data)
+        require_setting(self.data >= 0, "data", self.data, "0 (all devices left) or more")
+        require_counts(fsdp=self.fsdp)
+        require_counts(tensor=self.tensor)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the whole state is saved; the same command continues from the last good checkpoint."""
+
+    every: int = 20
+    """Steps between checkpoints; one more is written after the last step, and on SIGTERM."""
+    minutes: float = 10.0
+    """Save earlier when this much time has passed since the last one."""
+    keep: int = 3
+    """Checkpoints that stay: the last ones."""
+    keep_best: bool = True
+    """Also keep the one of best held-out accuracy, among those where it was measured."""
+    on_error: Literal["continue", "stop"] = "continue"
+    """When one cannot be written (a full disk): train on, or stop. The earlier ones stay."""
+    on_nonfinite: Annotated[Literal["skip", "stop"], tyro.conf.arg(prefix_name=False)] = "skip"
+    """When a loss or gradient is NaN or infinite: skip that optimizer step, or stop the run; the
+    last checkpoint is then from before it."""
+
+    def __post_init__(self):
+        require_counts(every=self.every)
+        require_real(minutes=self.minutes)
+        require_setting(self.minutes > 0, "minutes", self.minutes, "above 0")
+        require_counts(keep=self.keep)
+        require_choice(("continue", "stop"), on_error=self.on_error)
+        require_choice(("skip", "stop"), on_nonfinite=self.on_nonfinite)
+
+
+# What the names of the choices below stand for.
+ADVANTAGES: dict[str, AdvantageFunction | BeliefAdvantages] = {
+    "group-normalized": group_normalized,
+    "centered": centered,
+    "leave-one-out": leave_one_out,
+    "denoised": denoised,
+}
+AGGREGATIONS = {
+    "token-mean": losses.token_mean,
+    "sequence-mean": losses.sequence_mean,
+    "constant-length": losses.constant_length,
+}
+KL_ESTIMATORS = {"k1": losses.k1, "k3": losses.k3}
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Variants of the GRPO loss; the numbers in it are those of --grpo."""
+
+    advantages: Literal["group-normalized", "centered", "leave-one-out", "denoised"] = (
+        "group-normalized"
+    )
+    """Reward less the group's mean, by its deviation (GRPO), as it is (Dr. GRPO), or against the
+    mean of the others (RLOO); or MaPP's: GRPO's, averaged under the Beta belief about the prompt,
+    which the selector keeps or else is kept beside it."""
+    aggregation: Literal["token-mean", "sequence-mean", "constant-length"] = "token-mean"
+    """Of the tokens' losses: mean over all tokens (DAPO), over the sequences' means (GRPO), or the
+    sum by the longest response (Dr. GRPO)."""
+    kl_estimator: Literal["k1", "k3"] = "k3"
+    """Estimator of the KL to the reference, where --grpo.kl-coefficient is above 0."""
+    recompute_old: bool = False
+    """Take the old log-probabilities from the policy before the update, not from the sampler."""
+    sampler_ratio_cap: float | None = None
+    """Weigh tokens by old / sampled probability, at most this (truncated importance sampling);
+    corrects the mismatch of sampler and update, and needs --loss.recompute-old."""
+    count_uninformative: bool = False
+    """Divide by all groups, also those without variance or refused by the selector."""
+
+    def __post_init__(self):
+        require_choice(tuple(ADVANTAGES), advantages=self.advantages)
+        require_choice(tuple(AGGREGATIONS), aggregation=self.aggregation)
+        require_choice(tuple(KL_ESTIMATORS), kl_estimator=self.kl_estimator)
+        self.variant()
+
+    def advantage_function(self) -> AdvantageFunction | BeliefAdvantages:
+        """The same as a function."""
+        return ADVANTAGES[self.advantages]
+
+    def variant(self) -> Variant:
+        """The same as functions.
+
+        Raises:
+            ValueError: the settings do not fit each other.
+        """
+        return Variant(
+            aggregate=AGGREGATIONS[self.aggregation],
+            kl_estimator=KL_ESTIMATORS[self.kl_estimator],
+            recompute_old=self.recompute_old,
+            sampler_ratio_cap=self.sampler_ratio_cap,
+            count_uninformative=self.count_uninformative,
+        )

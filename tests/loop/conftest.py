@@ -1,0 +1,3 @@
+from tests.run.fixtures import disk, prepared
+
+__all__ = ["disk", "prepared"]

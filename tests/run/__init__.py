@@ -1,0 +1,1 @@
+"""Runs: settings, checkpoints, processes, faults."""

@@ -1,0 +1,127 @@
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpsjax import cli
+from dpsjax.loop.metrics import read_records
+from dpsjax.policy import load_checkpoint
+from dpsjax.run.config import ModelConfig
+from dpsjax.run.language import folder_digest, for_language_model, is_checkpoint_folder
+from dpsjax.tasks.countdown import countdown
+from tests.run import tiny
+
+pytest.importorskip("tokenizers", reason="needs the extra: hf")
+pytest.importorskip("jinja2", reason="needs the extra: hf")
+
+from tests.run.folders import logits, write_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint")
+    write_folder(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return countdown(8, 4, 0, sizes=(2,), weights=(1.0,))
+
+
+def test_a_model_with_a_template_is_asked_in_words(folder, plain):
+    task = for_language_model(plain, folder)
+    numbers, target = plain.train[0].answer["numbers"], plain.train[0].answer["target"]
+    prompt = task.train[0].prompt
+    assert prompt.startswith("<|user|>Using the numbers [") and prompt.endswith("<|assistant|>")
+    assert f"[{numbers[0]}, {numbers[1]}], create an equation that equals {target}." in prompt
+    longest = max(len(task.tokenizer.encode(p.prompt)) for p in (*task.train, *task.test))
+    assert task.prompt_tokens == longest
+    assert task.fingerprint() != plain.fingerprint()
+
+
+def test_what_is_between_the_last_tags_counts(folder, plain):
+    task = for_language_model(plain, folder)
+    problem = task.train[0]
+    first, second = problem.answer["numbers"]
+    written = [f"{x}{sign}{y}" for sign in "+-*/" for x, y in ((first, second), (second, first))]
+    right = next(text for text in written if plain.score([plain.train[0]], [text])[0].correct)
+    responses = [f"<think>no</think><answer> {right} </answer>", right, f"{right} is it", ""]
+    assert [score.correct for score in task.score([problem] * 4, responses)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    two = f"<answer>1</answer><answer>{right}</answer>"
+    assert task.score([problem], [two])[0].correct
+
+
+def test_responses_end_at_any_stop_token_and_unknown_ids_are_left_out(folder, plain):
+    tokenizer = for_language_model(plain, folder).tokenizer
+    one, end, user = tokenizer.encode("1<|end|><|user|>")
+    assert tokenizer.decode([one, 263, one, end, one]) == "11"
+    assert tokenizer.decode([one, user, one]) == "1"
+
+
+def test_without_a_template_the_plain_prompt_is_kept(tmp_path, plain):
+    write_folder(tmp_path, template=False)
+    assert for_language_model(plain, tmp_path).train[0].prompt == plain.train[0].prompt
+
+
+def test_folders_are_told_apart(folder, tmp_path):
+    assert is_checkpoint_folder(str(folder)) and not is_checkpoint_folder("base")
+    write_folder(tmp_path)
+    assert folder_digest(tmp_path) == folder_digest(folder)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": ""}))
+    assert folder_digest(tmp_path) != folder_digest(folder)
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(tmp_path):
+    write_folder(tmp_path)
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] |= {f"word{i}": 260 + i for i in range(20)}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match="vocabulary of 264 tokens"):
+        tiny.easy_run(tiny.config(model=ModelConfig(init=str(tmp_path))))
+
+
+OPTIONS = (
+    "--task.problems 8 --task.held-out 4 --task.sizes 2 --task.weights 1 --prompts 2 "
+    "--task.response-tokens 8 --grpo.rollouts-per-prompt 2 --evaluation.problems 2 "
+    "--evaluation.samples 1 --grpo.entropy-coefficient 0.1 --grpo.learning-rate 1e-2 "
+    "--steps 2 --mesh.data 1 --mesh.fsdp 2 --model.dtype bfloat16 --model.remat full"
+)
+
+
+@pytest.mark.slow
+def test_train_a_checkpoint_folder_and_write_one_back(folder, tmp_path):
+    code = cli.main(
+        [
+            "train",
+            "countdown",
+            *OPTIONS.split(),
+            "--model",
+            str(folder),
+            "--out",
+            str(tmp_path / "run"),
+        ]
+    )
+    assert code == 0
+    assert len(read_records(tmp_path / "run" / "metrics.jsonl")) == 2
+    exported = tmp_path / "run" / "model"
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (exported / name).read_bytes() == (folder / name).read_bytes()
+    config, params = load_checkpoint(exported)
+    assert config == load_checkpoint(folder)[0]
+    tokens = np.arange(5, dtype=np.int32)[None]
+    ours = np.asarray(logits(config, params, jnp.asarray(tokens)))
+    transformers = pytest.importorskip("transformers", reason="needs the extra: parity")
+    torch = pytest.importorskip("torch", reason="needs the extra: parity")
+    model = transformers.AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32)
+    with torch.no_grad():
+        theirs = model(torch.tensor(tokens, dtype=torch.long)).logits[0, -1].numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
