@@ -3,13 +3,14 @@
 Recipes (nouns) are chains of parts (verbs); write your own the same way with :func:`chain`.
 """
 
-from dpsjax.belief.states import StateView
 from dpsjax.belief.beta import BetaView
 from dpsjax.belief.ema import RateView
 from dpsjax.belief.filter import Filter, View
 from dpsjax.belief.grid import GridView
 from dpsjax.belief.kalman import GaussianView
+from dpsjax.belief.states import StateView
 from dpsjax.selectors.api import Outlook, advance, has_belief, inspect, observe, select
+from dpsjax.selectors.around import surround
 from dpsjax.selectors.base import (
     Batch,
     ChainState,

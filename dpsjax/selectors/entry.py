@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dpsjax.selectors.around import KEYWORDS, surround
 from dpsjax.selectors.base import Selector
 
 
@@ -23,7 +24,8 @@ class Entry:
         most: the recipe's keyword for the most rollouts of one prompt, where they are allocated.
         needs: columns of data that every prompt must have (see :func:`prompt_data`).
         options: types of keywords whose default does not show it, such as ``float | None``.
-        variants: further names in the laboratory, each with its keywords.
+        variants: further names in the laboratory, each with its keywords: of the recipe, or of
+            :func:`dpsjax.selectors.surround`.
     """
 
     recipe: Callable[..., Selector]
@@ -51,7 +53,10 @@ class Entry:
         Args:
             known: what a run knows and a recipe may ask for, such as ``group``: used for keywords
                 of that name that are not given.
-            **keywords: of the recipe.
+            **keywords: of the recipe, or else of :func:`dpsjax.selectors.surround`.
         """
-        asked = {name: value for name, value in (known or {}).items() if name in self.defaults()}
-        return self.recipe(**{**asked, **keywords})
+        own = self.defaults()
+        asked = {name: value for name, value in (known or {}).items() if name in own}
+        outer = {n: value for n, value in keywords.items() if n in KEYWORDS and n not in own}
+        inner = {n: value for n, value in keywords.items() if n not in outer}
+        return surround(self.recipe(**{**asked, **inner}), **outer)

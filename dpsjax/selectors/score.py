@@ -1,7 +1,5 @@
 """Parts that turn a published belief into a score, and vetoes; scores of several parts add up."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
