@@ -6,9 +6,7 @@ library uses: the command line and the laboratory take them from here.
 
 from typing import Literal
 
-from dpsjax import checks
 from dpsjax.selectors.base import Selector, chain
-from dpsjax.selectors.combine import cool_down as cooled
 from dpsjax.selectors.draw import draw_proportional
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.score import (
@@ -83,7 +81,6 @@ def dps(
 def dps_binomial(
     group: int = 8,
     power=4.0,
-    cool_down: int = 0,
     cells: int = 16,
     moves=(1.0, 46.0, 2.5, 0.5),
     decay=0.9,
@@ -100,7 +97,6 @@ def dps_binomial(
     Args:
         group: G rollouts.
         power: of the chance in the draw; may be traced. Infinite powers would be the B best.
-        cool_down: steps in which a prompt is not drawn again, as far as the pool allows.
         cells: of the grid of solve rates.
         moves: see :func:`track_solve_rate`.
         decay: see :func:`track_solve_rate`.
@@ -109,12 +105,10 @@ def dps_binomial(
     Returns:
         the selector.
     """
-    checks.require_counts(least=0, cool_down=cool_down)
     return chain(
         track_solve_rate(cells, moves, decay, memory),
         add_mixed_prob(group),
         draw_proportional(power),
-        *([cooled(cool_down, strict=False)] if cool_down else []),
     )
 
 
