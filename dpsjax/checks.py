@@ -77,8 +77,8 @@ def require(condition, message: str, **values) -> None:
         jax_checkify.check(jnp.all(condition), message, debug=False, **shown)
 
 
-def ids(name: str, value, total: int) -> Array:
-    """Prompt ids as int32[B]; -1 is padding.
+def ids(name: str, value, total: int) -> np.ndarray | Array:
+    """Prompt ids as int32[B], a NumPy array where they can be read now; -1 is padding.
 
     The range is judged before the cast, so that no id wraps round to another prompt.
 
@@ -102,8 +102,10 @@ def ids(name: str, value, total: int) -> Array:
     return _as_int32(array, good)
 
 
-def counts(name: str, value, *, length: int | None = None, of: str = "", hint: str = "") -> Array:
-    """Counts as int32[B]; what is no count of 32 bits becomes -1 where it is traced.
+def counts(
+    name: str, value, *, length: int | None = None, of: str = "", hint: str = ""
+) -> np.ndarray | Array:
+    """Counts as int32[B], a NumPy array where they can be read now; what is no count of 32 bits becomes -1 where it is traced.
 
     Args:
         name: the argument's name, for the message.
@@ -125,7 +127,7 @@ def counts(name: str, value, *, length: int | None = None, of: str = "", hint: s
     return _as_int32(array, good)
 
 
-def states(name: str, value, num_states: int, index: Array) -> Array:
+def states(name: str, value, num_states: int, index) -> np.ndarray | Array:
     """Solve states as int32[B], as long as ``index``; only rows that are no padding count.
 
     Raises:
@@ -165,10 +167,10 @@ def _within(array, low: int, high: int):
     return good & (array >= low) if np.issubdtype(array.dtype, np.signedinteger) else good
 
 
-def _as_int32(array, good) -> Array:
+def _as_int32(array, good) -> np.ndarray | Array:
     """The good ones, -1 in place of the others."""
-    if isinstance(array, np.ndarray) and isinstance(good, np.ndarray | np.bool_):
-        return jnp.asarray(array.astype(np.int32))
+    if isinstance(array, np.ndarray):
+        return array.astype(np.int32, copy=False)  # all are good, or an error was raised
     safe = jnp.where(good, array, jnp.zeros((), array.dtype)).astype(jnp.int32)
     return jnp.where(good, safe, -1)
 
@@ -181,8 +183,8 @@ def rollout_counts(passes, trials) -> tuple[Array, Array]:
         ValueError: one is not a vector, lengths differ, or a count is out of range. Traced, the
             last is a ``checkify`` error.
     """
-    passes = counts("passes", passes)
-    trials = counts("trials", trials, length=passes.shape[0], of="passes")
+    passes = jnp.asarray(counts("passes", passes))
+    trials = jnp.asarray(counts("trials", trials, length=passes.shape[0], of="passes"))
     require(
         (passes >= 0) & (passes <= trials),
         "passes must lie in [0, trials], got {passes}",

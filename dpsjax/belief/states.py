@@ -64,8 +64,8 @@ def partition_state(
         TypeError: if ``passes`` or ``trials`` does not hold integers.
         ValueError: for unequal lengths, or ``cuts`` that are not as above.
     """
-    passes = checks.counts("passes", passes)
-    trials = checks.counts("trials", trials, length=passes.shape[0], of="passes")
+    passes = jnp.asarray(checks.counts("passes", passes))
+    trials = jnp.asarray(checks.counts("trials", trials, length=passes.shape[0], of="passes"))
     _check_cuts(cuts)
     below = []
     for numerator, denominator, closed in cuts:

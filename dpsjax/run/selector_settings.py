@@ -166,16 +166,25 @@ def _places(problems: Sequence[Problem]) -> np.ndarray:
     return np.unique([problem.source for problem in problems], return_inverse=True)[1]
 
 
-def settings(name: str) -> SelectorSettings:
-    """The settings called ``name``, at the recipe's defaults.
+def settings(name: str, **changes: Any) -> SelectorSettings:
+    """The settings called ``name``.
+
+    Args:
+        name: as ``--selector`` takes it.
+        **changes: keywords of the recipe, ``max_rounds``, and those of :class:`Around`; the rest
+            keep their defaults.
 
     Raises:
-        ValueError: there is no such selector.
+        ValueError: there is no such selector, or a setting is out of range.
+        TypeError: there is no such setting.
 
-    >>> settings("dps").decay
-    0.5
+    >>> settings("dps").decay, settings("dps", cool_down=3).around.cool_down
+    (0.5, 3)
     """
-    return _type_of(entry_of(name).name)()
+    combinators = {item.name for item in dataclasses.fields(Around)}
+    around = Around(**{key: value for key, value in changes.items() if key in combinators})
+    own = {key: value for key, value in changes.items() if key not in combinators}
+    return _type_of(entry_of(name).name)(around=around, **own)
 
 
 def selector_names() -> tuple[str, ...]:

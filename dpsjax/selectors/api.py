@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dpsjax import checks
 from dpsjax.belief import rows
@@ -127,15 +128,14 @@ def observe(
     index, passes, trials = _rows_of(index, passes, trials, total)
     if axis_name is None:
         pool.require_active(state, index)
-    if age is None:
-        age = jnp.zeros_like(index)
+    age = np.zeros(index.shape, np.int32) if age is None else age
     age = checks.counts("age", age, length=index.shape[0], of="index")
     for name, value in extras.items():
         checks.require_rows(name, value, index.shape[0])
         extras[name] = jnp.asarray(value)
 
     def call(state, *arrays):
-        return _observe(selector, state, *arrays, axis_name, advance)
+        return _observe(selector, state, *jax.tree.map(jnp.asarray, arrays), axis_name, advance)
 
     arrays = (index, passes, trials, age, extras)
     if axis_name is None and checks.is_concrete(state, arrays):

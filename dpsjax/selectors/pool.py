@@ -132,12 +132,14 @@ def checked(selector: Selector, state: ChainState) -> ChainState:
     return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in leaves])
 
 
-def require_active(state: ChainState, index: Array) -> None:
+def require_active(state: ChainState, index: np.ndarray | Array) -> None:
     """Refuse ids of rows that hold no prompt."""
-    if checks.is_concrete(state.active, index):
-        empty = (index >= 0) & ~np.asarray(state.active)[np.asarray(index)]
-        if np.any(empty):
-            ids = np.asarray(index)[empty].tolist()
+    if isinstance(index, np.ndarray) and checks.is_concrete(state.active):
+        near = all(device.platform == "cpu" for device in state.active.devices())
+        active = np.asarray(state.active)[index] if near else np.asarray(state.active[index])
+        empty = (index >= 0) & ~active
+        if empty.any():
+            ids = index[empty].tolist()
             raise ValueError(f"index names rows that hold no prompt: {ids}; see add_prompts")
 
 
@@ -188,7 +190,7 @@ def add_prompts(
     """
     state = checked(selector, state)
     size = state.active.shape[0]
-    index = checks.ids("index", index, size)
+    index = jnp.asarray(checks.ids("index", index, size))
     if index.shape[0] == 0:
         return state
     target = rows.scatter_index(index, size)
@@ -219,5 +221,5 @@ def remove_prompts(state: ChainState, index: ArrayLike) -> ChainState:
     """
     checks.require_type(ChainState, "of a recipe's or a chain's init", state=state)
     size = state.active.shape[0]
-    target = rows.scatter_index(checks.ids("index", index, size), size)
+    target = rows.scatter_index(jnp.asarray(checks.ids("index", index, size)), size)
     return state._replace(active=jnp.asarray(state.active).at[target].set(False, mode="drop"))
