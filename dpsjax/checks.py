@@ -105,7 +105,9 @@ def ids(name: str, value, total: int) -> np.ndarray | Array:
 def counts(
     name: str, value, *, length: int | None = None, of: str = "", hint: str = ""
 ) -> np.ndarray | Array:
-    """Counts as int32[B], a NumPy array where they can be read now; what is no count of 32 bits becomes -1 where it is traced.
+    """Counts as int32[B], a NumPy array where they can be read now.
+
+    What is no count of 31 bits becomes -1 where it is traced.
 
     Args:
         name: the argument's name, for the message.
