@@ -248,6 +248,23 @@ def require_scalar(low: float, high: float, **values) -> None:
     require_range(low, high, **values)
 
 
+def require_positive(**values) -> None:
+    """Demand that settings are single positive numbers.
+
+    Args:
+        **values: by name, concrete or traced.
+
+    Raises:
+        TypeError: one is no number.
+        ValueError: one is an array of them, not finite, or not positive. Where traced, the last is
+            a ``checkify`` error.
+    """
+    require_scalar(0.0, jnp.inf, **values)
+    for name, value in values.items():
+        positive = jnp.asarray(value) > 0
+        require(positive, f"{name} must be positive, got {{{name}}}", **{name: value})
+
+
 def require_finite(**values) -> None:
     """Demand that settings are finite numbers.
 

@@ -175,33 +175,53 @@ def vip_allocate(
 
 
 def allocate_proportional(
-    weight: Float[Array, "B"], budget: int, lowest: int = 0
+    weight: Float[Array, "B"], budget: int, lowest: int = 0, highest: int | None = None
 ) -> Int[Array, "B"]:
     """Split a budget in proportion to weights, in whole numbers (CurES: to ``sqrt(p (1-p))``).
+
+    What a prompt would get beyond the highest number goes to the others, in proportion.
 
     Args:
         weight: not negative, not all 0.
         budget: rollouts in all.
         lowest: that every prompt gets first.
+        highest: of each prompt; no bound if not given.
 
     Returns:
         int32[B] that sums to ``budget``.
 
     Raises:
-        ValueError: if the budget does not give every prompt the lowest number, or the weights are
-            negative, not finite or all 0.
+        ValueError: if the bounds do not allow the budget, or the weights are negative, not finite
+            or all 0.
     """
+    size = weight.shape[0]
     checks.require_range(0.0, jnp.inf, weight=weight)
     checks.require(weight.sum() > 0, "weight must not be 0 everywhere, got {weight}", weight=weight)
-    _bounds(weight.shape[0], budget, lowest, budget)
-    return lowest + quotas(weight, budget - lowest * weight.shape[0])
+    _bounds(size, budget, lowest, budget if highest is None else highest)
+    left = budget - lowest * size
+    if highest is None:
+        return lowest + quotas(weight, left)
+    room = highest - lowest
+    floor = jnp.asarray(jnp.finfo(weight.dtype).eps, weight.dtype) * weight.max()
+    weight = jnp.maximum(weight, floor)  # a weight of 0 takes what no other has room for
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        short = jnp.minimum(middle * weight, room).sum() < left
+        return jnp.where(short, middle, low), jnp.where(short, high, middle)
+
+    bounds = jnp.zeros((), weight.dtype), room / floor
+    share = jnp.minimum(jax.lax.fori_loop(0, 100, halve, bounds)[1] * weight, room)
+    return lowest + quotas(jnp.where(left > 0, share, weight), left)
 
 
 def max_variance_subset(rewards: Float[Array, "B G"], count: int) -> Bool[Array, "B G"]:
     """The rollouts to learn from: the subset of each group with the largest reward variance.
 
     PODS (arXiv 2504.13818): for some k it holds the k lowest and the ``count - k`` highest, so
-    prefix sums of the sorted rewards find it in O(G log G).
+    prefix sums of the sorted rewards find it in O(G log G). Of equally good splits the most
+    balanced; of two for an odd m the one with one more of the lowest, as in the released code.
 
     Args:
         rewards: of G rollouts.
@@ -235,7 +255,8 @@ def max_variance_subset(rewards: Float[Array, "B G"], count: int) -> Bool[Array,
 
     mean = sums(ranked) / count
     variance = sums(ranked * ranked) / count - mean * mean
-    middle = jnp.abs(2 * jnp.arange(count + 1, dtype=jnp.int32) - count).astype(rewards.dtype)
+    lows = jnp.arange(count + 1, dtype=jnp.int32)
+    middle = jnp.abs(4 * lows - 2 * count - 1).astype(rewards.dtype)  # least at ceil(m/2)
     largest = variance.max(axis=1, keepdims=True)
     slack = 16 * jnp.finfo(rewards.dtype).eps * jnp.maximum(largest, 1)
     tied = variance >= largest - slack  # among equals the most balanced split

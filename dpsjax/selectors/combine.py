@@ -251,7 +251,9 @@ def revisit(after, fraction=0.1) -> Selector:
     return chain(track_visits(), stateless(propose))
 
 
-def allocate(split: Callable, group: int = 8, most: int | None = None) -> Selector:
+def allocate(
+    split: Callable, group: int = 8, most: int | None = None, per_prompt: bool = False
+) -> Selector:
     """Divide a step's rollouts among the drawn prompts by their believed pass rates.
 
     Args:
@@ -259,6 +261,8 @@ def allocate(split: Callable, group: int = 8, most: int | None = None) -> Select
             :func:`dpsjax.rollouts.vip_allocate`.
         group: G; the budget of a batch is ``B G``.
         most: rollouts that ``split`` gives one prompt at most; loops reserve room for them.
+        per_prompt: whether prompts count alike in the loss, however many rollouts they got; else
+            rollouts do.
 
     Returns:
         a part that needs any tracker; it says ``batch.trials``.
@@ -272,6 +276,10 @@ def allocate(split: Callable, group: int = 8, most: int | None = None) -> Select
         rate = view.rate()[jnp.where(here, local, 0)]
         rate = over_shards(jnp.where(here, rate, 0), proposal.axis_name)
         trials = split(rate, batch.index.shape[0] * group).astype(jnp.int32)
-        return batch._replace(trials=jnp.where(batch.valid, trials, 0)), state
+        trials = jnp.where(batch.valid, trials, 0)
+        if per_prompt:
+            share = group / jnp.maximum(trials, 1).astype(batch.weight.dtype)
+            batch = batch._replace(weight=batch.weight * share)
+        return batch._replace(trials=trials), state
 
     return Selector(drawn=drawn)

@@ -53,12 +53,7 @@ def draw_softmax(temperature=1.0) -> Selector:
     Raises:
         ValueError: the temperature is not positive.
     """
-    checks.require_finite(temperature=temperature)
-    checks.require(
-        jnp.asarray(temperature) > 0,
-        "temperature must be positive, got {temperature}",
-        temperature=temperature,
-    )
+    checks.require_positive(temperature=temperature)
 
     def propose(key, proposal: Proposal) -> Proposal:
         score = proposal.score / jnp.asarray(temperature, proposal.score.dtype)

@@ -143,9 +143,7 @@ def track_logit(process_noise=0.1, mean=0.0, variance=1.0) -> Selector:
     """
     checks.require_scalar(0.0, jnp.inf, process_noise=process_noise)
     checks.require_scalar(-jnp.inf, jnp.inf, mean=mean)
-    checks.require(
-        jnp.asarray(variance) > 0, "variance must be positive, got {variance}", variance=variance
-    )
+    checks.require_positive(variance=variance)
 
     def observe(belief, index, passes, trials, axis_name):
         measured = kalman.measure_logit(passes, trials, belief.mean.dtype)
