@@ -39,6 +39,7 @@ import numpy as np
 
 from dpsjax import checks
 from dpsjax.belief import rows
+from dpsjax.belief.blocks import in_blocks
 from dpsjax.belief.states import (  # noqa: F401
     PARTITIONS,
     merge_states,
@@ -49,8 +50,6 @@ from dpsjax.belief.states import (  # noqa: F401
 from dpsjax.types import Array, ArrayLike, Float, Int
 
 UNSOLVED, PARTIAL, SOLVED = 0, 1, 2
-BLOCK = 2**11  # prompts whose lanes, and what is made of them, fit a core's cache
-AT_ONCE = 4  # blocks to a turn of the loop over them
 
 
 class Params(NamedTuple):
@@ -139,12 +138,8 @@ def params(num_states: int = 3, decay=0.5, prior_alpha=1.0, prior_pi=None) -> Pa
     pi = jnp.asarray(pi, dtype)
     if pi.shape != (num_states,):
         raise ValueError(f"prior_pi must have shape ({num_states},), got {pi.shape}")
+    checks.require_scalar(0.0, 1.0, decay=decay)
     decay = jnp.asarray(decay, dtype)
-    if decay.ndim != 0:
-        raise ValueError(f"decay must be a number, got shape {decay.shape}: vmap over it")
-    checks.require(
-        (decay >= 0) & (decay <= 1), "decay must lie in [0, 1], got {decay}", decay=decay
-    )
     checks.require(
         jnp.isfinite(alpha) & (alpha >= 0),
         "prior_alpha must be finite and not negative, got {alpha}",
@@ -232,49 +227,16 @@ def _predict(params, posterior, excess, age):
     return [_total(alpha[i][j] * share[j] for j in states) for i in states]
 
 
-def _advance_in_blocks(params, belief, block):
-    """What :func:`_advance` returns, a few blocks at a time, written over ``belief.prior``.
+def _ahead(params: Params, belief: Belief) -> tuple[Float[Array, "N"], ...]:
+    """Lanes of the prior of the step to come, written over ``belief.prior``."""
 
-    XLA's CPU compiler makes a loop of its own for each lane and for what they share, so over the
-    whole pool every loop reads the counts from memory again. Within a block they stay in cache,
-    and the loops of several blocks are enough to keep several cores busy.
-    """
-    size = belief.last.shape[0]
+    def predict(fixed, lanes):
+        params, step = fixed
+        posterior, excess, last = lanes
+        return tuple(_predict(params, posterior, excess, step - last))
 
-    def ahead(start):
-        def part(lane):
-            return jax.lax.dynamic_slice(lane, (start,), (block,))
-
-        now, excess, last = jax.tree.map(part, (belief.posterior, belief.excess, belief.last))
-        return _predict(params, now, excess, belief.step - last)
-
-    def advance(turn, lanes):
-        # The last blocks begin earlier: they repeat what is done already.
-        starts = [jnp.minimum((turn * AT_ONCE + i) * block, size - block) for i in range(AT_ONCE)]
-        for start, values in [(start, ahead(start)) for start in starts]:
-            lanes = tuple(
-                jax.lax.dynamic_update_slice(lane, value, (start,))
-                for lane, value in zip(lanes, values, strict=True)
-            )
-        return lanes
-
-    return jax.lax.fori_loop(0, -(-size // (block * AT_ONCE)), advance, belief.prior)
-
-
-def _advance(params, belief):
-    """Lanes of the prior of the step to come."""
-
-    def whole(params, belief):
-        return tuple(_predict(params, belief.posterior, belief.excess, belief.step - belief.last))
-
-    if belief.last.shape[0] < 2 * BLOCK * AT_ONCE:
-        return whole(params, belief)
-    return jax.lax.platform_dependent(
-        params,
-        belief,
-        cpu=lambda params, belief: _advance_in_blocks(params, belief, BLOCK),
-        default=whole,  # other compilers make one loop of it
-    )
+    lanes = (belief.posterior, belief.excess, belief.last)
+    return in_blocks(predict, (params, belief.step), lanes, belief.prior)
 
 
 def _transition_counts(params, posterior, excess, age, one_hot):
@@ -428,4 +390,4 @@ def advance(params: Params, belief: Belief) -> Belief:
         jnp.where(begun, now, old) for now, old in zip(belief.prior, belief.posterior, strict=True)
     )
     after = belief._replace(posterior=posterior, step=belief.step + 1)
-    return after._replace(prior=_advance(params, after))
+    return after._replace(prior=_ahead(params, after))
