@@ -11,6 +11,7 @@ import pytest
 
 import dpsjax
 from dpsjax import hmm
+from dpsjax.belief import blocks
 from tests.oracles.hmm import LoopFilter
 
 PRIORS = ("uniform", "progress", "stability", "local")
