@@ -44,7 +44,7 @@ class Options:
 def sample(run: runs.Run) -> dict:
     """What might grow."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    stages = (run.select, run.generate, run.update)
+    stages = (run.stages.select, run.stages.generate, run.stages.update)
     return {
         "resident": resident_bytes(),
         "compilations": sum(stage._cache_size() for stage in stages),

@@ -7,6 +7,7 @@ import numpy as np
 import workload as w
 
 from dpsjax.grpo.config import GRPOConfig
+from dpsjax.loop.step import train_step
 from dpsjax.policy import PolicyConfig
 from dpsjax.policy.config import Rope
 from dpsjax.run.config import (
@@ -17,7 +18,6 @@ from dpsjax.run.config import (
     RolloutConfig,
     TrainConfig,
 )
-from dpsjax.run.loop import train_step
 from dpsjax.run.setup import prepare
 from dpsjax.tasks.base import Problem, Score, Task
 

@@ -1,7 +1,7 @@
 """Unequal numbers of rollouts: a step's budget of B G is split by what is believed of its prompts.
 
 The budget is B G rows of one rollout each, so shapes are static. Each row carries the slot of its
-prompt (:class:`dpsjax.loop.rounds.Slots`); what is computed by prompt, advantages among it, is
+prompt (:class:`dpsjax.loop.groups.Slots`); what is computed by prompt, advantages among it, is
 computed on a [B, H] table with holes, by the same functions as for equal groups.
 """
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from dpsjax.loop.rounds import Slots
+from dpsjax.loop.groups import Slots
 from dpsjax.selectors import BetaBelief, Proposal
 from dpsjax.types import Array, Float, Int
 

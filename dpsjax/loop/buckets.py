@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dpsjax.grpo.mesh import batch_sharding, replicated
-from dpsjax.loop.rounds import Draw, Groups
-from dpsjax.types import Array, Bool
+from dpsjax.loop.groups import Collected, Groups
+from dpsjax.types import Array, Bool, Int
 
 
 def widths(size: int, count: int) -> tuple[int, ...]:
@@ -32,6 +32,58 @@ def widths(size: int, count: int) -> tuple[int, ...]:
     return tuple(sorted({-(-size * i // count) for i in range(1, count + 1)}))
 
 
+def cut_prompts(
+    prompt: Int[Array, "R P"], mask: Bool[Array, "R P"], count: int, mesh: Mesh
+) -> tuple[Array, Array]:
+    """Prompts without the columns in which all of them are padding.
+
+    Args:
+        prompt: left-padded.
+        mask: of the real tokens.
+        count: of widths; 1 cuts nothing.
+        mesh: the devices; all processes must call this together.
+
+    Returns:
+        both with one of ``widths(P, count)`` columns, at least 1.
+    """
+    if count == 1:
+        return prompt, mask
+    size = prompt.shape[1]
+    filled = np.asarray(_used(mesh, (0,))(mask))
+    width = _fitting(widths(size, count), size - int(filled.argmax()))
+    return _last(mesh, width)(prompt, mask)
+
+
+def cut(
+    taken: Collected, rest: Groups | None, count: int, mesh: Mesh
+) -> tuple[Collected, Groups | None]:
+    """The groups of an update without columns in which there is nothing.
+
+    Args:
+        taken: with prompts of P columns and responses of T.
+        rest: more responses to the same prompts, or None.
+        count: of widths; 1 cuts nothing.
+        mesh: the devices; all processes must call this together.
+
+    Returns:
+        the groups with one of ``widths(P, count)`` and one of ``widths(T, count)`` columns.
+    """
+    if count == 1:
+        return taken, rest
+    prompt, prompt_mask = cut_prompts(taken.prompt, taken.prompt_mask, count, mesh)
+    parts = [taken] if rest is None else [taken, rest.rollouts]
+    used = max(int(np.asarray(_used(mesh, (0, 1))(part.mask)).sum()) for part in parts)
+    first = _first(mesh, _fitting(widths(taken.mask.shape[2], count), max(used, 1)))
+    names = ("tokens", "mask", "log_probs")
+    shorter = [
+        part._replace(**dict(zip(names, first(*(getattr(part, n) for n in names)), strict=True)))
+        for part in parts
+    ]
+    if rest is not None:
+        rest = rest._replace(rollouts=shorter[1])
+    return shorter[0]._replace(prompt=prompt, prompt_mask=prompt_mask), rest
+
+
 @functools.cache
 def _used(mesh: Mesh, axes: tuple[int, ...]):
     whole = replicated(mesh)
@@ -40,50 +92,6 @@ def _used(mesh: Mesh, axes: tuple[int, ...]):
 
 def _fitting(allowed: Sequence[int], used: int) -> int:
     return next(width for width in allowed if width >= used)
-
-
-def cut_prompts(draw: Draw, count: int, mesh: Mesh) -> Draw:
-    """The prompts of a step without columns in which all of them are padding.
-
-    Args:
-        draw: left-padded, P columns.
-        count: of widths; 1 cuts nothing.
-        mesh: the devices; all processes must call this together.
-
-    Returns:
-        the draw with one of ``widths(P, count)`` columns, at least 1.
-    """
-    if count == 1:
-        return draw
-    size = draw.prompt.shape[1]
-    filled = np.asarray(_used(mesh, (0,))(draw.prompt_mask))
-    width = _fitting(widths(size, count), size - int(filled.argmax()))
-    prompt, mask = _last(mesh, width)(draw.prompt, draw.prompt_mask)
-    return draw._replace(prompt=prompt, prompt_mask=mask)
-
-
-def cut_responses(groups: Groups, count: int, mesh: Mesh) -> Groups:
-    """The rollouts of a step without columns after the end of the longest response.
-
-    Args:
-        groups: with T columns.
-        count: of widths; 1 cuts nothing.
-        mesh: the devices; all processes must call this together.
-
-    Returns:
-        the groups with one of ``widths(T, count)`` columns.
-    """
-    if count == 1:
-        return groups
-    rollouts = groups.rollouts
-    used = int(np.asarray(_used(mesh, (0, 1))(rollouts.mask)).sum())
-    width = _fitting(widths(rollouts.mask.shape[2], count), max(used, 1))
-    tokens, mask, log_probs = _first(mesh, width)(
-        rollouts.tokens, rollouts.mask, rollouts.log_probs
-    )
-    return groups._replace(
-        rollouts=rollouts._replace(tokens=tokens, mask=mask, log_probs=log_probs)
-    )
 
 
 @functools.cache

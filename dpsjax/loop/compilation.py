@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
+
+AnyMesh = Mesh | AbstractMesh  # devices that are here, or only a shape of them
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _LONG = 0.3  # seconds of a compilation that leaves memory worth returning
@@ -45,7 +47,7 @@ def use_compilation_cache(environment: Mapping[str, str] = os.environ) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder(environment)))
 
 
-def compiler_options(mesh: Mesh) -> dict[str, int | bool] | None:
+def compiler_options(mesh: AnyMesh) -> dict[str, int | bool] | None:
     """What XLA is told about a program of a run.
 
     On a CPU LLVM optimizes at its level 1 instead of 3, and elementwise kernels come from XLA's
@@ -56,13 +58,12 @@ def compiler_options(mesh: Mesh) -> dict[str, int | bool] | None:
     is asked first, and what it does not know is left out.
 
     Args:
-        mesh: the devices.
+        mesh: the devices, or none in particular, which has the defaults too.
 
     Returns:
         ``compiler_options`` of ``jax.jit``.
     """
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    if not on_cpu:
+    if isinstance(mesh, AbstractMesh) or mesh.devices.flat[0].platform != "cpu":
         return None
     wanted = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
     return {name: value for name, value in wanted.items() if _is_known(name, value)}

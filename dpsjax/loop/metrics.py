@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from dpsjax.grpo.update import UpdateMetrics
+from dpsjax.loop.collect import RoundReport
 from dpsjax.loop.evaluate import Accuracy
-from dpsjax.loop.rounds import RoundReport
 from dpsjax.selectors import partial_states
 
 Record = dict[str, Any]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dpsjax.policy import left_pad
 from dpsjax.tasks.base import Problem, Tokenizer
 from dpsjax.types import Array, Bool, Int
 
@@ -40,19 +41,11 @@ def tokenize(
     Raises:
         ValueError: a prompt is empty or longer than ``size``.
     """
-    rows = len(problems) if rows is None else rows
-    tokens = np.full((rows, size), tokenizer.pad_id, np.int32)
-    length = np.zeros(rows, np.int32)
-    for row, problem in enumerate(problems):
-        ids = tokenizer.encode(problem.prompt)
-        if not 0 < len(ids) <= size:
-            raise ValueError(
-                f"prompt {row} has {len(ids)} tokens and must have 1 to {size}: {problem.prompt!r}"
-            )
-        tokens[row, size - len(ids) :] = ids
-        length[row] = len(ids)
-    tokens[len(problems) :], length[len(problems) :] = tokens[0], length[0]
-    return Prompts(tokens, length)
+    tokens, mask = left_pad([p.prompt for p in problems], size, tokenizer=tokenizer)
+    more = 0 if rows is None else rows - len(problems)
+    first = np.zeros(more, np.int64)
+    length = mask.sum(axis=1, dtype=np.int32)
+    return Prompts(np.concatenate([tokens, tokens[first]]), np.concatenate([length, length[first]]))
 
 
 def gather(

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from dpsjax.loop.rounds import Groups
+from dpsjax.loop.groups import Groups
 from dpsjax.loop.scoring import score_safely
 from dpsjax.policy import Rollouts
 from dpsjax.tasks.base import Problem, Task

@@ -4,8 +4,15 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
 from dpsjax.tasks.base import LostScores, Problem, Score, Task
 from dpsjax.tasks.workers import runs
+
+# The size of a verifier's message that travels to the other processes.
+_MESSAGE_BYTES = 256
 
 
 class Scored(NamedTuple):
@@ -65,3 +72,26 @@ def _usable(score: Any) -> Score | None:
     if not math.isfinite(score.reward):
         return None
     return Score(float(score.reward), bool(score.correct), score.reason)
+
+
+def gather_errors(errors: Sequence[str]) -> list[str]:
+    """What went wrong in all processes; each process's first message stands for all of its own.
+
+    Args:
+        errors: of this process.
+
+    Returns:
+        the same in every process, as many as there were in all.
+    """
+    if jax.process_count() == 1:
+        return list(errors)
+    own = np.zeros(_MESSAGE_BYTES, np.uint8)
+    text = np.frombuffer(errors[0].encode()[: _MESSAGE_BYTES - 4] if errors else b"", np.uint8)
+    own[:4] = np.frombuffer(np.int32(len(errors)).tobytes(), np.uint8)
+    own[4 : 4 + text.size] = text
+    rows = np.reshape(multihost_utils.process_allgather(own), (-1, _MESSAGE_BYTES))
+    found = []
+    for row in rows.astype(np.uint8):
+        message = row[4:].tobytes().rstrip(b"\0").decode(errors="replace")
+        found += [message] * int(np.frombuffer(row[:4].tobytes(), np.int32)[0])
+    return found

@@ -1,34 +1,30 @@
-"""The device side of a step: select, generate, update. Each is one jitted program.
+"""The device side of a step: select, generate, offer, take, update. Each is one jitted program.
 
 All randomness is a function of the run's key and the number of the step, so the state before a
 step decides the step.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
 
 from dpsjax import selectors
-from dpsjax.grpo.advantages import (
-    AdvantageFunction,
-    BeliefAdvantages,
-    group_normalized,
-)
+from dpsjax.grpo.advantages import AdvantageFunction, BeliefAdvantages
 from dpsjax.grpo.batch import RolloutBatch, numerator_weight
 from dpsjax.grpo.mesh import batch_sharding, replicated
 from dpsjax.grpo.update import LogProbFunction, UpdateFunction, UpdateMetrics
 from dpsjax.loop.allocation import Allocation, believed, row_weights, slots_of
-from dpsjax.loop.compilation import compiler_options
+from dpsjax.loop.collect import Collector, RoundReport, later_report, learn, rollout_batch
+from dpsjax.loop.compilation import AnyMesh, compiler_options
+from dpsjax.loop.groups import Collected, Draw, Groups, Slots, joined
 from dpsjax.loop.prompts import Prompts, gather
-from dpsjax.loop.rounds import Draw, Groups, RoundReport, Slots, learn_from_round
 from dpsjax.loop.state import TrainState
 from dpsjax.loop.watched import predict, propose_all
 from dpsjax.policy import Rollouts, Sampling, generate, token_log_probs
-from dpsjax.selectors import Selector
+from dpsjax.selectors import Buffer, Selector
 from dpsjax.types import Array, Key, PyTree
 
 # What a key of a step is used for.
@@ -45,12 +41,69 @@ def round_key(key: Key, number: int) -> Key:
     return jax.random.fold_in(key, number) if number else key
 
 
+class Places(NamedTuple):
+    """Shardings of what goes from stage to stage.
+
+    Attributes:
+        draw: of a :class:`Draw`.
+        rollouts: of :class:`Rollouts`.
+        collected: of :class:`Collected` groups.
+        pending: of what waits between steps.
+        state: of the whole state; its ``pending`` as between steps.
+    """
+
+    draw: Draw
+    rollouts: Rollouts
+    collected: Collected
+    pending: PyTree
+    state: TrainState
+
+    @property
+    def ledger(self) -> TrainState:
+        """Of the state without the policy."""
+        return without_policy(self.state)
+
+
+def places_of(mesh: AnyMesh, state: TrainState, slots: bool) -> Places:
+    """The shardings.
+
+    Args:
+        mesh: the devices.
+        state: a sharding for every leaf but those of ``pending``, which are shapes.
+        slots: whether prompts get unequal numbers of rollouts.
+
+    Returns:
+        groups divided over the devices that share a batch; what waits too if that goes evenly.
+    """
+    split: Any = batch_sharding(mesh)  # Any: a sharding stands where the array will be
+    whole: Any = replicated(mesh)
+    of_slots = Slots(whole, whole, whole, whole) if slots else None
+    collected = Collected(*(split for _ in Collected._fields))._replace(slots=of_slots)
+    pending = state.pending
+    if isinstance(pending, Buffer):
+        even = pending.groups.index.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0
+        groups = jax.tree.map(lambda _: split if even else whole, pending.groups)
+        pending = pending._replace(groups=groups, size=whole, lost=whole)
+    return Places(
+        draw=Draw(split, split, split, split, whole, whole, of_slots),
+        rollouts=Rollouts(split, split, split, whole),
+        collected=collected,
+        pending=pending,
+        state=state._replace(pending=pending),
+    )
+
+
+def without_policy(state: TrainState) -> TrainState:
+    """The state of all but the policy: stages that do not need it do not carry it."""
+    return state._replace(params=(), opt_state=())
+
+
 def make_select(
     selector: Selector,
     batch_size: int,
     rows: int,
-    mesh: Mesh,
-    selector_shardings: PyTree,
+    mesh: AnyMesh,
+    places: Places,
     allocation: Allocation | None = None,
     group: int = 1,
 ) -> Callable:
@@ -61,7 +114,7 @@ def make_select(
         batch_size: B.
         rows: R >= B, a multiple of the devices that share a batch.
         mesh: the devices.
-        selector_shardings: of the selector's state.
+        places: the shardings.
         allocation: How the R G rows of the draw are split among the prompts, if not evenly.
         group: G; needed for that alone.
 
@@ -96,16 +149,10 @@ def make_select(
         )
         return draw, after
 
-    split: Any = batch_sharding(mesh)  # Any: a sharding stands where the array will be
-    whole: Any = replicated(mesh)
-    slots = None if allocation is None else Slots(whole, whole, whole, whole)
-    draw = Draw(split, split, split, split, whole, whole, slots)
-    places = (draw, selector_shardings)
-    options = compiler_options(mesh)
-    return jax.jit(run, donate_argnums=0, out_shardings=places, compiler_options=options)
+    return _jit(run, mesh, (places.draw, places.state.selector))
 
 
-def make_generate(graph: nnx.GraphDef, sampling: Sampling, group: int, mesh: Mesh) -> Callable:
+def make_generate(graph: nnx.GraphDef, sampling: Sampling, group: int, mesh: AnyMesh) -> Callable:
     """Build the generation stage.
 
     Args:
@@ -123,8 +170,7 @@ def make_generate(graph: nnx.GraphDef, sampling: Sampling, group: int, mesh: Mes
 
     split: Any = batch_sharding(mesh)
     whole: Any = replicated(mesh)
-    places = Rollouts(split, split, split, whole)
-    return jax.jit(run, out_shardings=places, compiler_options=compiler_options(mesh))
+    return _jit(run, mesh, Rollouts(split, split, split, whole), donate=False)
 
 
 def log_prob_function(graph: nnx.GraphDef, temperature: float) -> LogProbFunction:
@@ -145,46 +191,117 @@ def log_prob_function(graph: nnx.GraphDef, temperature: float) -> LogProbFunctio
     return run
 
 
+def make_offer(selector: Selector, collector: Collector, mesh: AnyMesh, places: Places) -> Callable:
+    """Build the stage after each round: the belief learns, the collector gets the groups.
+
+    Args:
+        selector: of :func:`dpsjax.loop.watched.watched`.
+        collector: what they wait in.
+        mesh: the devices.
+        places: the shardings.
+
+    Returns:
+        jitted ``(ledger, draw, groups) -> (ledger, RoundReport)``; it donates the ledger, which is
+        the state of :func:`without_policy`.
+    """
+
+    def run(state: TrainState, draw: Draw, groups: Groups) -> tuple[TrainState, RoundReport]:
+        state, offered, report = learn(selector, state, draw, groups)
+        pending = collector.offer(state.pending, offered)
+        if isinstance(pending, Buffer):
+            report = report._replace(waiting=pending.size)
+        return state._replace(pending=pending), report
+
+    held = places.pending if collector.waits else places.collected
+    return _jit(run, mesh, (places.ledger._replace(pending=held), replicated(mesh)))
+
+
+def make_take(collector: Collector, rows: int, mesh: AnyMesh, places: Places) -> Callable:
+    """Build the stage that takes the groups of an update.
+
+    Args:
+        collector: what they wait in.
+        rows: R >= B, a multiple of the devices that share a batch.
+        mesh: the devices.
+        places: the shardings.
+
+    Returns:
+        jitted ``ledger -> (ledger, Collected)``; it donates the ledger.
+    """
+
+    def run(state: TrainState) -> tuple[TrainState, Collected]:
+        taken, pending = collector.take(state.pending, rows)
+        return state._replace(pending=pending), taken
+
+    return _jit(run, mesh, (places.ledger, places.collected))
+
+
+class Updated(NamedTuple):
+    """What an update did.
+
+    Attributes:
+        metrics: of the policy.
+        batch: what it learned from.
+        age: Steps that the policy has made since its oldest group was rolled out. int32[].
+        report: of the rollouts after a screening, or None.
+    """
+
+    metrics: UpdateMetrics
+    batch: RolloutBatch
+    age: Array
+    report: RoundReport | None
+
+
 def make_update(
     selector: Selector,
     policy_update: UpdateFunction,
-    mesh: Mesh,
-    state_shardings: TrainState,
+    mesh: AnyMesh,
+    places: Places,
     *,
-    advantages: AdvantageFunction | BeliefAdvantages = group_normalized,
+    advantages: AdvantageFunction | BeliefAdvantages,
     keep: int | None = None,
 ) -> Callable:
-    """Build the update stage: the belief learns, then the policy, then the counters.
+    """Build the stage that ends a step: the policy learns from the groups that were taken.
 
     Args:
         selector: of :func:`dpsjax.loop.watched.watched`.
         policy_update: of :func:`dpsjax.grpo.update.make_update`.
         mesh: the devices.
-        state_shardings: a sharding for every leaf of the state.
+        places: the shardings.
         advantages: of :mod:`dpsjax.grpo.advantages`.
-        keep: see :func:`learn_from_round`.
+        keep: see :func:`dpsjax.loop.collect.rollout_batch`.
 
     Returns:
-        jitted ``(state, draw, groups, reference_params) -> (state, RoundReport, UpdateMetrics,
-        RolloutBatch)``; it donates the state. ``reference_params`` is None without a KL penalty.
-        The batch is what the policy learned from.
+        jitted ``(state, taken, rest, reference_params) -> (state, Updated)``; it donates the state.
+        ``rest`` are the rollouts after a screening, or None, ``reference_params`` None without a KL
+        penalty.
     """
+    states = jax.eval_shape(lambda: predict(selector, selector.init(1))).shape[0]
 
     def run(
-        state: TrainState, draw: Draw, groups: Groups, reference: PyTree
-    ) -> tuple[TrainState, RoundReport, UpdateMetrics, RolloutBatch]:
-        state, batch, report = learn_from_round(
-            selector, state, draw, groups, advantages=advantages, keep=keep
-        )
+        state: TrainState, taken: Collected, rest: Groups | None, reference: PyTree
+    ) -> tuple[TrainState, Updated]:
+        report = None
+        if rest is not None:
+            report = later_report(state, taken, rest, states)
+            state = state._replace(rollouts=state.rollouts + report.asked.sum(dtype=jnp.int32))
+            taken = joined(taken, rest)
+        batch = rollout_batch(taken, advantages, keep, selector, state.selector)
         params, opt_state, metrics = policy_update(state.params, state.opt_state, batch, reference)
-        if draw.slots is not None:  # it counted rows
-            heads = jnp.where(draw.slots.place == 0, numerator_weight(batch), 0) != 0
+        if taken.slots is not None:  # it counted rows
+            heads = jnp.where(taken.slots.place == 0, numerator_weight(batch), 0) != 0
             metrics = metrics._replace(groups=heads.sum(dtype=metrics.groups.dtype))
+        age = jnp.where(taken.index >= 0, state.step - taken.step, 0).max()
         new = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
-        return new, report, metrics, batch
+        return new, Updated(metrics, batch, age, report)
 
     whole: Any = replicated(mesh)
     split: Any = batch_sharding(mesh)
-    places = (state_shardings, whole, whole, split)
+    return _jit(run, mesh, (places.state, Updated(whole, split, whole, whole)))
+
+
+def _jit(run: Callable, mesh: AnyMesh, places: Any, donate: bool = True) -> Callable:
+    """A stage as one program; it donates its first argument."""
     options = compiler_options(mesh)
-    return jax.jit(run, donate_argnums=0, out_shardings=places, compiler_options=options)
+    first = 0 if donate else None
+    return jax.jit(run, donate_argnums=first, out_shardings=places, compiler_options=options)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpsjax.policy.checkpoint import config_from_json
 from dpsjax.policy.config import PolicyConfig
+from dpsjax.policy.config_json import config_from_json
 
 __all__ = ["MODELS", "find_model"]
 
@@ -93,7 +93,7 @@ def find_model(name: str) -> PolicyConfig:
             f"model={name!r} is neither a folder with a config.json nor one of {', '.join(MODELS)}"
         )
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"model={name!r}: {path} is not JSON: {error}") from error
     return config_from_json(values)

@@ -4,11 +4,14 @@ from dpsjax.policy.checkpoint import load_checkpoint, save_checkpoint
 from dpsjax.policy.config import Compute, PolicyConfig, Rope, tiny_config
 from dpsjax.policy.decode import Rollouts, Sampling, generate
 from dpsjax.policy.log_probs import token_log_probs
+from dpsjax.policy.padding import left_pad
 from dpsjax.policy.sharding import shardings
+from dpsjax.policy.tokenizer import ChatTokenizer, load_tokenizer
 from dpsjax.policy.transformer import Policy, abstract_policy
 from dpsjax.policy.weights import load_weights, save_weights
 
 __all__ = [
+    "ChatTokenizer",
     "Compute",
     "Policy",
     "PolicyConfig",
@@ -17,7 +20,9 @@ __all__ = [
     "Sampling",
     "abstract_policy",
     "generate",
+    "left_pad",
     "load_checkpoint",
+    "load_tokenizer",
     "load_weights",
     "save_checkpoint",
     "save_weights",

@@ -1,14 +1,27 @@
 """Tokenizers and chat templates of checkpoint folders (extra ``hf``: tokenizers and jinja2)."""
 
 import dataclasses
-import json
+import datetime
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dpsjax import checks
+from dpsjax.policy.files import read_json, read_text
 
 __all__ = ["ChatTokenizer", "load_tokenizer"]
+
+# The names under which transformers knows special tokens; a template may use them all.
+_ROLES = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
 
 
 def _need(module: str) -> ImportError:
@@ -20,95 +33,149 @@ class ChatTokenizer:
     """A checkpoint's tokenizer.
 
     Attributes:
-        backend: the ``tokenizers.Tokenizer``.
-        vocab_size: size of the tokenizer; a model's embedding may be larger.
+        backend: the ``tokenizers.Tokenizer``, without the truncation and padding stored with it.
+        vocab_size: one more than the largest id; a model's embedding may be larger.
         pad_id: fills rows; the first stop token where the checkpoint names none.
         stop_ids: tokens that end a response, from ``generation_config.json``.
-        special: text of the special tokens by role (``bos_token`` ...), for the template.
+        special: special tokens by role (``bos_token`` ...), for the template.
         template: jinja2 source of the chat template, or "".
+        opening: tokens that the checkpoint puts before a plain text, such as its BOS.
     """
 
     backend: Any
     vocab_size: int
     pad_id: int
     stop_ids: tuple[int, ...]
-    special: Mapping[str, str]
+    special: Mapping[str, str | list[str]]
     template: str = ""
+    opening: tuple[int, ...] = ()
 
     @property
     def eos_id(self) -> int:
         """The token that ends a response."""
         return self.stop_ids[0]
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens added around it."""
-        return self.backend.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, *, opening: bool | None = None) -> list[int]:
+        """Token ids of a text; nothing is added after it.
+
+        Args:
+            text: plain, or of ``chat``.
+            opening: put the checkpoint's opening tokens in front. None does where there is no chat
+                template: a template writes them itself.
+        """
+        first = not self.template if opening is None else opening
+        ids = self.backend.encode(text, add_special_tokens=False).ids
+        return [*self.opening, *ids] if first else ids
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
+        """Text of token ids; special tokens, and ids that stand for nothing, are left out."""
         return self.backend.decode(list(map(int, tokens)), skip_special_tokens=True)
 
     def chat(
-        self, messages: Sequence[Mapping[str, Any]], *, answer: bool = True, **settings: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        answer: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        today: datetime.date | None = None,
+        **settings: Any,
     ) -> str:
         """Render a conversation with the checkpoint's own template, in jinja2's sandbox.
 
         Args:
             messages: mappings with ``role`` and ``content``.
             answer: open the assistant's turn at the end.
+            tools: JSON schemas of functions that the model may call.
+            documents: mappings with ``title`` and ``text``.
+            today: for templates that write the date; None for today's.
             **settings: further names of the template, such as ``enable_thinking``.
 
         Raises:
             ValueError: the checkpoint has no template, or the template rejects the conversation.
+            ImportError: ``jinja2`` is not installed.
         """
         if not self.template:
             raise ValueError("this checkpoint has no chat template; encode plain text instead")
-        return _render(
-            self.template,
-            {**self.special, "messages": list(messages), "add_generation_prompt": answer}
-            | settings,
-        )
-
-
-def _render(template: str, names: Mapping[str, Any]) -> str:
-    try:
-        import jinja2
-        from jinja2.ext import loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise _need("jinja2") from error
-
-    def reject(message: str) -> None:
-        raise ValueError(f"chat template: {message}")
-
-    def to_json(value: Any, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)  # jinja2's own escapes HTML
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = reject
-    try:
-        return environment.from_string(template).render(**names)
-    except (jinja2.TemplateError, ArithmeticError, LookupError, MemoryError, TypeError) as error:
-        raise ValueError(f"chat template: {error}") from error
+        try:
+            from dpsjax.policy.chat_template import render
+        except ImportError as error:
+            raise _need("jinja2") from error
+        names = {
+            **self.special,
+            "messages": list(messages),
+            "tools": tools,
+            "documents": documents,
+            "add_generation_prompt": answer,
+        }
+        return render(self.template, names | settings, today)
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _template(folder: Path, settings: Mapping[str, Any]) -> str:
     """Chat template from its own file or from ``tokenizer_config.json``."""
     own = folder / "chat_template.jinja"
     if own.is_file():
-        return own.read_text()
+        return read_text(own)
     found = _json(folder / "chat_template.json").get("chat_template")
     found = found or settings.get("chat_template") or ""
     if isinstance(found, list):  # several named ones
-        found = {entry["name"]: entry["template"] for entry in found}.get("default", "")
+        found = {entry["name"]: entry["template"] for entry in found}
+        if "default" not in found:
+            raise ValueError(
+                f"{folder}: its chat templates are named {', '.join(found)}, and none is the "
+                "default: write the one you want to chat_template.jinja"
+            )
+        return found["default"]
     return found
+
+
+def _special(folder: Path, settings: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    """Special tokens by role; an older folder has them in a file of their own."""
+    given = {**_json(folder / "special_tokens_map.json"), **settings}
+
+    def text(token: Any) -> Any:
+        return token.get("content") if isinstance(token, Mapping) else token
+
+    special = {role: text(given[role]) for role in _ROLES if text(given.get(role))}
+    more = given.get("additional_special_tokens")
+    return special | ({"additional_special_tokens": [text(t) for t in more]} if more else {})
+
+
+def _load_backend(path: Path) -> Any:
+    """The tokenizer in a file, with nothing switched on that would change a text's tokens."""
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise _need("tokenizers") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises no narrower class
+        raise ValueError(f"{path}: not a tokenizer: {error}") from error
+    # kept from its training; they would cut, fill or draw the tokens of every prompt
+    backend.no_truncation()
+    backend.no_padding()
+    if getattr(backend.model, "dropout", None):
+        backend.model.dropout = None
+    return backend
+
+
+def _opening(backend: Any, settings: Mapping[str, Any], bos: int | None) -> tuple[int, ...]:
+    """Tokens before a plain text: as ``add_bos_token`` says, else as the post-processor does."""
+    wanted = settings.get("add_bos_token")
+    if isinstance(wanted, bool):
+        return (bos,) if wanted and bos is not None else ()
+    encoded = backend.encode("a", add_special_tokens=True)
+    added = itertools.takewhile(
+        lambda pair: pair[1] == 1, zip(encoded.ids, encoded.special_tokens_mask, strict=True)
+    )
+    found = tuple(token for token, _ in added)
+    return found if len(found) < len(encoded.ids) else ()
 
 
 def load_tokenizer(folder: str | Path) -> ChatTokenizer:
@@ -121,26 +188,15 @@ def load_tokenizer(folder: str | Path) -> ChatTokenizer:
     Raises:
         TypeError: ``folder`` is no path.
         FileNotFoundError: there is no ``tokenizer.json``.
-        ValueError: no file names an end-of-sequence token, or the tokenizer does not know it.
+        ValueError: a file is damaged; none names an end-of-sequence token, or the tokenizer does
+            not know it; none of several chat templates is the default.
         ImportError: ``tokenizers`` is not installed.
     """
     checks.require_type((str, Path), "a folder", folder=folder)
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise _need("tokenizers") from error
     folder = Path(folder)
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    backend = tokenizers.Tokenizer.from_file(str(path))
+    backend = _load_backend(folder / "tokenizer.json")
     settings = _json(folder / "tokenizer_config.json")
-    special = {}
-    for role in ("bos_token", "eos_token", "pad_token", "unk_token"):
-        token = settings.get(role)
-        token = token.get("content") if isinstance(token, dict) else token
-        if token:
-            special[role] = token
+    special = _special(folder, settings)
 
     def number(role: str) -> int | None:
         if role not in special:
@@ -160,9 +216,11 @@ def load_tokenizer(folder: str | Path) -> ChatTokenizer:
     pad = number("pad_token")
     return ChatTokenizer(
         backend=backend,
-        vocab_size=backend.get_vocab_size(with_added_tokens=True),
+        # not the number of tokens: ids may have holes
+        vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
         pad_id=ids[0] if pad is None else pad,
         stop_ids=tuple(dict.fromkeys(ids)),
         special=special,
         template=_template(folder, settings),
+        opening=_opening(backend, settings, number("bos_token")),
     )

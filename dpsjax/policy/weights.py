@@ -6,23 +6,20 @@ of stored tensors, and nothing else is read for it.
 """
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import ml_dtypes  # noqa: F401 (registers bfloat16 with NumPy, which safetensors needs to read it)
 import numpy as np
-import safetensors
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, SingleDeviceSharding
-from safetensors.numpy import save_file
 
 from dpsjax import checks
 from dpsjax.policy.config import PolicyConfig
+from dpsjax.policy.files import write_atomically
 from dpsjax.policy.sharding import axis_letters, parameter_path, shardings
+from dpsjax.policy.tensor_files import open_tensors, read_header, save_tensors
 from dpsjax.policy.transformer import abstract_policy
 from dpsjax.types import PyTree
 
@@ -31,10 +28,8 @@ __all__ = [
     "load_weights",
     "on_host",
     "require_parameters",
-    "save_tensors",
     "save_weights",
     "stored_tensors",
-    "write_atomically",
 ]
 
 _CONFIG_KEY = "policy_config"
@@ -150,33 +145,6 @@ def stored_tensors(params: PyTree, dtype: Any = np.float32) -> Iterator[tuple[st
             yield _tensor_name(names[-1], layer), _to_stored(array, letters[1:], stored.axes)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place and move it there: readers see all of it or the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def save_tensors(
-    tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]
-) -> None:
-    """Write a safetensors file.
-
-    Raises:
-        OSError: it cannot be written; safetensors has an error of its own for a full disk.
-    """
-    try:
-        save_file(dict(tensors), path, metadata=dict(metadata))
-    except safetensors.SafetensorError as error:
-        raise OSError(f"{path} could not be written: {error}") from error
-
-
 def save_weights(path: str | Path, config: PolicyConfig, params: PyTree) -> None:
     """Write a policy as one safetensors file with its configuration in the header.
 
@@ -223,52 +191,6 @@ def require_parameters(config: PolicyConfig, params: PyTree) -> None:
             )
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """Header of a safetensors file, checked against the file's size.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no safetensors file or ends too early; names file and tensor.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"weights file {path} does not exist")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise ValueError(f"{path}: truncated or not a safetensors file ({size} bytes)")
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: not a safetensors file: {error}") from error
-    _check_header(path, header)
-    for name, entry in header.items():
-        if name != "__metadata__" and entry["data_offsets"][1] > size - 8 - length:
-            raise ValueError(
-                f"{path}: truncated: tensor {name!r} ends at byte "
-                f"{entry['data_offsets'][1] + 8 + length}, the file at {size}; copy it again"
-            )
-    return header
-
-
-def _check_header(path: Path, header: Any) -> None:
-    """Refuse a header of another form than safetensors have."""
-
-    def numbers(value: Any) -> bool:
-        return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
-
-    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
-        raise ValueError(f"{path}: not a safetensors file: its header is no table")
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        known = isinstance(entry, dict) and numbers(entry.get("shape"))
-        if not known or not numbers(entry.get("data_offsets")) or len(entry["data_offsets"]) != 2:
-            raise ValueError(
-                f"{path}: not a safetensors file: tensor {name!r} has no shape or place"
-            )
-
-
 def _expected(config: PolicyConfig, params: PyTree) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors a configuration needs."""
     sizes, expected = _sizes(config), {}
@@ -282,15 +204,18 @@ def _expected(config: PolicyConfig, params: PyTree) -> dict[str, tuple[int, ...]
     return expected
 
 
-def _locate(
-    files: Iterable[Path], expected: Mapping[str, tuple[int, ...]], ignore: tuple[str, ...]
-) -> dict[str, Path]:
-    """Which file holds each expected tensor, after checking names and shapes of all."""
+# Number types that float32 holds; integers and float8 mean quantised weights with scales apart.
+_FLOATS = ("BF16", "F16", "F32", "F64")
+_ROWS = 1 << 12  # of the vocabulary, compared at a time
+
+
+def _locate(files: Iterable[Path], expected: Mapping[str, tuple[int, ...]]) -> dict[str, Path]:
+    """Which file holds each tensor, after checking names, shapes and types of all."""
     where: dict[str, Path] = {}
-    files = list(files)
     for path in files:
-        for name, entry in _header(path).items():
-            if name == "__metadata__" or name.endswith(ignore):
+        for name, entry in read_header(path).items():
+            # "inv_freq": buffers of older exporters
+            if name == "__metadata__" or name.endswith("rotary_emb.inv_freq"):
                 continue
             if name not in expected:
                 raise ValueError(
@@ -302,18 +227,27 @@ def _locate(
                     f"{path}: tensor {name!r} has shape {tuple(entry['shape'])}, "
                     f"the configuration needs {expected[name]}"
                 )
+            if entry["dtype"] not in _FLOATS:
+                raise ValueError(
+                    f"{path}: tensor {name!r} has type {entry['dtype']}, not one of "
+                    f"{', '.join(_FLOATS)}: give the checkpoint before quantisation"
+                )
             where[name] = path
-    if missing := sorted(set(expected) - set(where)):
-        names = ", ".join(map(str, files))
-        raise ValueError(f"{names}: tensor {missing[0]!r} is missing ({len(missing)} in all)")
     return where
 
 
-def _opened(path: Path):
-    try:
-        return safetensors.safe_open(path, framework="np")
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file, or damaged: {error}") from error
+def _require_tied(embedding: Any, head: Any, path: Path) -> None:
+    """Refuse a head that is not the embedding, where the configuration says that it is."""
+    count = embedding.get_shape()[0]
+    for start in range(0, count, _ROWS):
+        rows = slice(start, min(start + _ROWS, count))
+        one, two = (np.asarray(part[rows]).astype(np.float32) for part in (embedding, head))
+        if not np.array_equal(one, two, equal_nan=True):
+            raise ValueError(
+                f"{path}: 'lm_head.weight' differs from the embedding, but the configuration "
+                "says that they are tied: set tie_word_embeddings to false to use it, or "
+                "delete it from the file"
+            )
 
 
 def load_tensors(config: PolicyConfig, files: Iterable[Path], mesh: Mesh | None = None) -> PyTree:
@@ -333,16 +267,23 @@ def load_tensors(config: PolicyConfig, files: Iterable[Path], mesh: Mesh | None 
             tensor.
     """
     _, shapes = abstract_policy(config)
-    # buffers of older exporters, and the copy of the embedding some write for tied heads
-    ignore = ("rotary_emb.inv_freq", *(("lm_head.weight",) if config.tied_embeddings else ()))
-    where = _locate(files, _expected(config, shapes), ignore)
+    expected, files = _expected(config, shapes), list(files)
+    embedding, head = (STORED[name].name for name in ("embed_vd", "head_dv"))
+    # some exporters write tied weights twice
+    where = _locate(files, {head: expected[embedding], **expected})
+    if missing := sorted(set(expected) - set(where)):
+        names = ", ".join(map(str, files))
+        raise ValueError(f"{names}: tensor {missing[0]!r} is missing ({len(missing)} in all)")
+    handles = {path: open_tensors(path) for path in set(where.values())}
+    if head in where and config.tied_embeddings:
+        one, two = (handles[where[name]].get_slice(name) for name in (embedding, head))
+        _require_tied(one, two, where[head])
     sizes = _sizes(config)
     if mesh is None:
         device = SingleDeviceSharding(jax.local_devices()[0])
         places = jax.tree.map(lambda _: device, shapes)
     else:
         places = shardings(shapes, mesh)
-    handles = {path: _opened(path) for path in set(where.values())}
 
     def read(names: tuple[str, ...], index: tuple[slice, ...]) -> np.ndarray:
         letters, axes = axis_letters(names), STORED[names[-1]].axes
@@ -385,7 +326,7 @@ def load_weights(path: str | Path, *, mesh: Mesh | None = None) -> tuple[PolicyC
     checks.require_type((str, Path), "the path of a file", path=path)
     checks.require_type(Mesh, "a mesh", **checks.given(mesh=mesh))
     path = Path(path)
-    text = _header(path).get("__metadata__", {}).get(_CONFIG_KEY)
+    text = read_header(path).get("__metadata__", {}).get(_CONFIG_KEY)
     if not isinstance(text, str):
         raise ValueError(
             f"{path} holds no policy configuration; load a checkpoint folder with load_checkpoint"

@@ -6,13 +6,15 @@ that was trained on language is asked in words and answers in words; what counts
 """
 
 import dataclasses
+import datetime
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import SupportsIndex
 
-from dpsjax.policy.tokenizer import ChatTokenizer, load_tokenizer
+from dpsjax.policy import ChatTokenizer, load_tokenizer
 from dpsjax.tasks.base import Problem, Score, Task
 
 # After the prompt of TinyZero, which the published runs use.
@@ -22,6 +24,8 @@ QUESTION = (
     "<think> </think> tags, and return the final expression in <answer> </answer> tags, for "
     "example <answer>(1 + 2) / 3</answer>."
 )
+# For templates that write the date (Llama 3's own default): prompts must not change overnight.
+_TODAY = datetime.date(2024, 7, 26)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -51,7 +55,7 @@ class ResponseTokenizer:
         return self.chat.vocab_size
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, with nothing added at either end."""
+        """Token ids of a prompt; without a chat template, after the checkpoint's own BOS."""
         return self.chat.encode(text)
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
@@ -59,14 +63,10 @@ class ResponseTokenizer:
 
         A model's embedding may be larger than its vocabulary, so such ids can be sampled.
         """
-        kept = []
-        for raw in ids:
-            token = raw.__index__()
-            if token in self.chat.stop_ids:
-                break
-            if token < self.chat.vocab_size:
-                kept.append(token)
-        return self.chat.decode(kept)
+        tokens = (raw.__index__() for raw in ids)
+        return self.chat.decode(
+            list(itertools.takewhile(lambda token: token not in self.chat.stop_ids, tokens))
+        )
 
 
 def is_checkpoint_folder(init: str) -> bool:
@@ -97,7 +97,7 @@ def for_language_model(task: Task, folder: Path) -> Task:
             return problem
         numbers = ", ".join(map(str, problem.answer["numbers"]))
         content = QUESTION.format(numbers=f"[{numbers}]", target=problem.answer["target"])
-        prompt = chat.chat([{"role": "user", "content": content}])
+        prompt = chat.chat([{"role": "user", "content": content}], today=_TODAY)
         return dataclasses.replace(problem, prompt=prompt)
 
     train, test = (tuple(map(ask, problems)) for problems in (task.train, task.test))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FORMAT = 3
+FORMAT = 4
 
 _BLOCK = 1 << 20
 _NOTHING = hashlib.sha256().hexdigest()
@@ -103,7 +103,7 @@ def wrong_with(meta: Any, step: int) -> str | None:
         None if it can be used, else a sentence without a full stop.
 
     >>> wrong_with({"format": 1}, 4)
-    'its format is 1, and this version reads 3'
+    'its format is 1, and this version reads 4'
     """
     if not isinstance(meta, dict):
         return "its meta item is no JSON object"

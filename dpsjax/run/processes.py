@@ -8,16 +8,13 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-
-# The size of a verifier's message that travels to the first process.
-_MESSAGE_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -180,29 +177,6 @@ def from_first(function: Callable[[], Any]) -> Any:
     if "OSError" in answer:
         raise OSError(answer["OSError"])
     return answer["value"]
-
-
-def gather_errors(errors: Sequence[str]) -> list[str]:
-    """What went wrong in all processes; each process's first message stands for all of its own.
-
-    Args:
-        errors: of this process.
-
-    Returns:
-        the same in every process, as many as there were in all.
-    """
-    if jax.process_count() == 1:
-        return list(errors)
-    own = np.zeros(_MESSAGE_BYTES, np.uint8)
-    text = np.frombuffer(errors[0].encode()[: _MESSAGE_BYTES - 4] if errors else b"", np.uint8)
-    own[:4] = np.frombuffer(np.int32(len(errors)).tobytes(), np.uint8)
-    own[4 : 4 + text.size] = text
-    rows = np.reshape(multihost_utils.process_allgather(own), (-1, _MESSAGE_BYTES))
-    found = []
-    for row in rows.astype(np.uint8):
-        message = row[4:].tobytes().rstrip(b"\0").decode(errors="replace")
-        found += [message] * int(np.frombuffer(row[:4].tobytes(), np.int32)[0])
-    return found
 
 
 def require_same(values: Mapping[str, Any], when: str) -> None:

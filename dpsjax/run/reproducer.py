@@ -53,7 +53,7 @@ def write(folder: Path, state: TrainState, step: int, batch: RolloutBatch) -> Pa
         state: after the skip. With one optimizer step a batch its parameters are those from
             before; with several, the others may have moved them.
         step: number of the step, from 1.
-        batch: of :class:`dpsjax.run.loop.Step`.
+        batch: of :class:`dpsjax.loop.step.Step`.
 
     Returns:
         ``step-N.npz``; None when there are enough of them already.
@@ -144,7 +144,7 @@ def repeat(
     with jax.set_mesh(mesh):
         params = jax.tree_util.tree_map_with_path(place, state.params)
         batch = jax.device_put(found.batch, batch_sharding(mesh))
-        update = jax.jit(lambda *values: run.policy_update(*values)[2])
+        update = jax.jit(lambda *values: run.stages.policy_update(*values)[2])
         return update(params, state.opt_state, batch, run.reference)
 
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 from dpsjax.loop import metrics
 from dpsjax.loop.metrics import Record
 from dpsjax.loop.state import TrainState
+from dpsjax.loop.step import Step
 from dpsjax.policy import save_checkpoint, save_weights
 from dpsjax.report.progress import progress
 from dpsjax.report.trace_file import append_step
@@ -25,11 +26,11 @@ from dpsjax.run.checkpoint import Saver
 from dpsjax.run.claim import claim, refuse_foreign
 from dpsjax.run.config import TrainConfig, to_dict
 from dpsjax.run.language import is_checkpoint_folder
-from dpsjax.run.loop import Step, train
 from dpsjax.run.position import Position, hash_of
 from dpsjax.run.resume import identity, meta_of, resume
 from dpsjax.run.setup import Run, prepare
 from dpsjax.run.signals import Request, Terminated, termination
+from dpsjax.run.training import train
 
 
 class Started(NamedTuple):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpsjax import policy
-from dpsjax.policy import checkpoint, lora, tokenizer
+from dpsjax.policy import config_json, lora
 from dpsjax.policy.decode import truncate_logits
 from tests.inputs.wrong import Row, complaints
 
@@ -66,9 +66,18 @@ def adapters(**given):
 def chat(folder):
     """A tokenizer that is not there."""
     try:
-        return tokenizer.load_tokenizer(folder)
+        return policy.load_tokenizer(folder)
     except (ImportError, FileNotFoundError) as error:
         return str(error)
+
+
+class Letters:
+    """A tokenizer of letters."""
+
+    pad_id = 0
+
+    def encode(self, text):
+        return [ord(letter) for letter in text]
 
 
 ROWS = {
@@ -125,6 +134,12 @@ ROWS = {
             "sampling": [policy.Sampling(max_tokens=4, stop_ids=(99,))],
         },
     ),
+    "load_tokenizer": Row(chat, {"folder": "/nowhere"}),
+    "left_pad": Row(
+        policy.left_pad,
+        {"prompts": [[1, 2], [3]], "size": 2, "tokenizer": Letters(), "pad_id": 0},
+        also={"prompts": ["", ["ab", "abc"], [[1.5]], [[-1]], [[2**40]], [[[1]]], [["a"]]]},
+    ),
     "token_log_probs": Row(
         lambda **given: shaped(policy.token_log_probs, **given),
         {
@@ -144,18 +159,17 @@ INNER = {
         loose=True,
     ),
     "config_from_json": Row(
-        checkpoint.config_from_json, {"values": JSON}, said={"values": "(values|config.json)"}
+        config_json.config_from_json, {"values": JSON}, said={"values": "(values|config.json)"}
     ),
-    "config_to_json": Row(checkpoint.config_to_json, {"config": TINY}),
+    "config_to_json": Row(config_json.config_to_json, {"config": TINY}),
     "init_lora": Row(
         adapters,
         {"key": KEY, "rank": 2, "alpha": 16.0},
         said={"rank": "(lora_)?rank", "alpha": "(lora_)?alpha"},
     ),
-    "load_tokenizer": Row(chat, {"folder": "/nowhere"}),
 }
 FIELDS = {
-    name: Row(lambda **given: checkpoint.config_from_json(JSON | given), {name: value})
+    name: Row(lambda **given: config_json.config_from_json(JSON | given), {name: value})
     for name, value in JSON.items()
 }
 # Of each that reads or writes files: arguments it works with.
@@ -203,6 +217,7 @@ def test_reading_and_writing_name_a_wrong_argument(name, tmp_path, monkeypatch):
 
 def test_every_public_name_is_covered():
     records = {name for name in policy.__all__ if hasattr(getattr(policy, name), "_fields")}
+    records.add("ChatTokenizer")  # of load_tokenizer
     assert set(policy.__all__) - records == {name.split(",")[0] for name in ROWS} | FILES.keys()
 
 
@@ -244,7 +259,7 @@ json_values = st.recursive(
 @given(st.sampled_from([*JSON, "rope_scaling", "rope_parameters", "layer_types"]), json_values)
 def test_any_json_in_a_checkpoint(name, value):
     try:
-        config = checkpoint.config_from_json(JSON | {name: value})
+        config = config_json.config_from_json(JSON | {name: value})
     except (ValueError, TypeError) as error:
         assert str(error)
         return

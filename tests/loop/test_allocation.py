@@ -11,8 +11,10 @@ from dpsjax import selectors
 from dpsjax.grpo import advantages as strategies
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.loop.allocation import row_weights, slots_of
+from dpsjax.loop.collect import learn, rollout_batch
+from dpsjax.loop.groups import Draw, Groups
 from dpsjax.loop.metrics import read_records
-from dpsjax.loop.rounds import Draw, Groups, learn_from_round
+from dpsjax.loop.step import train_step
 from dpsjax.policy import Rollouts
 from dpsjax.run import outputs
 from dpsjax.run.config import (
@@ -22,7 +24,6 @@ from dpsjax.run.config import (
     MeshConfig,
     RolloutConfig,
 )
-from dpsjax.run.loop import train_step
 from dpsjax.run.selectors import Cures, Knapsack, Uniform, Vip
 from tests.oracles import grpo as oracle
 from tests.run import tiny
@@ -87,9 +88,9 @@ def test_advantages_by_prompt(function, kind, prepared):
         slots=slots,
     )
     groups = Groups(rollouts, jnp.array(rewards), jnp.array(rewards > 0.5), jnp.array(valid))
-    new, batch, report = learn_from_round(
-        selectors.dps(candidates=512), state, draw, groups, advantages=function
-    )
+    selector = selectors.dps(candidates=512)
+    new, offered, report = learn(selector, state, draw, groups)
+    batch = rollout_batch(offered, function, None, selector, new.selector)
     report = jax.tree.map(np.asarray, report)
     start = 0
     for slot, size in enumerate(number):
@@ -150,14 +151,14 @@ def test_the_budget_is_spent_where_it_is_worth_most(compiled):
 def test_one_compilation_of_each_stage(compiled):
     run, state = compiled
     tiny.steps(run, state, count=3)
-    for stage in (run.select, run.generate, run.update):
+    for stage in run.stages[1:3] + run.stages[4:7]:
         assert stage._cache_size() == 1
 
 
 def test_a_resumed_run_is_the_run_that_would_have_been(compiled, tmp_path):
     whole = tiny.complete(*compiled, tmp_path / "whole")
     with pytest.raises(tiny.Killed):
-        tiny.complete(*compiled, tmp_path / "cut", tiny.die_in_call(compiled[0].generate, 4))
+        tiny.complete(*compiled, tmp_path / "cut", tiny.die_in_call(compiled[0].stages.generate, 4))
     cut = tiny.complete(*compiled, tmp_path / "cut")
     assert cut["params_digest"] == whole["params_digest"]
     assert cut["selector_digest"] == whole["selector_digest"]

@@ -8,10 +8,11 @@ import pytest
 
 from dpsjax import hmm
 from dpsjax.loop.state import digest
+from dpsjax.loop.step import train_step
 from dpsjax.run.config import CountdownConfig, MeshConfig, RolloutConfig
-from dpsjax.run.loop import train, train_step
 from dpsjax.run.outputs import real_rows
 from dpsjax.run.setup import make_mesh, prepare
+from dpsjax.run.training import train
 from tests.run import tiny
 
 
@@ -75,11 +76,11 @@ def test_dps_predicts_from_what_it_saw(trained):
 
 def test_each_stage_compiles_once(prepared):
     run, start = prepared
-    stages = (run.select, run.generate, run.update)
+    stages = run.stages[1:3] + run.stages[4:7]
     for stage in stages:
         stage.clear_cache()  # other files of this process may have used the same run
     tiny.steps(run, start, count=3)
-    assert [stage._cache_size() for stage in stages] == [1, 1, 1]
+    assert [stage._cache_size() for stage in stages] == [1] * 5
 
 
 def test_the_state_before_a_step_decides_it(prepared, trained):

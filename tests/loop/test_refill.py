@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from dpsjax.loop.collect import Collector
 from dpsjax.loop.metrics import read_records
 from dpsjax.loop.state import digest
 from dpsjax.run import outputs
@@ -13,6 +14,13 @@ from dpsjax.run.selectors import DynamicSampling
 from tests.run import tiny
 
 BATCH = 4
+
+
+class CappedOnce(Collector):
+    """As compiled, but a step ends after one round."""
+
+    def ready(self, waiting, rounds):
+        return rounds == 1
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +77,8 @@ def test_what_waits_is_what_was_rolled_out(compiled):
 
 def test_a_capped_step_trains_on_what_there_is(compiled):
     run, state = compiled
-    refill = run.refill._replace(max_rounds=1)
-    _, records = tiny.steps(dataclasses.replace(run, refill=refill), state, count=4)
+    once = CappedOnce(*run.collector)
+    _, records = tiny.steps(dataclasses.replace(run, collector=once), state, count=4)
     assert all(record["rounds"] == 1 for record in records)
     assert any(record["groups_in_loss"] < BATCH for record in records)
     assert [r["groups_in_loss"] for r in records] == [min(mixed(r), BATCH) for r in records]
@@ -101,7 +109,7 @@ def test_a_resumed_run_is_the_run_that_would_have_been(compiled, tmp_path):
         calls.append(1)
         if len(calls) == last:
             raise tiny.Killed
-        return compiled[0].generate(*arguments)
+        return compiled[0].stages.generate(*arguments)
 
     with pytest.raises(tiny.Killed):
         tiny.complete(*compiled, tmp_path / "cut", failing)

@@ -9,11 +9,11 @@ import pytest
 
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.loop.metrics import read_records
+from dpsjax.loop.step import train_step
 from dpsjax.report.prompt_table import histories
 from dpsjax.report.trace_file import trace_rows
 from dpsjax.run import outputs
 from dpsjax.run.config import CheckpointConfig, EvaluationConfig, LossConfig, MeshConfig
-from dpsjax.run.loop import train_step
 from dpsjax.run.selectors import Speed
 from tests.oracles import grpo as oracle
 from tests.run import tiny
@@ -75,13 +75,11 @@ def test_the_policy_learns_from_both_parts_of_a_group(compiled):
     state = jax.tree.map(jnp.copy, state)
     taken = {}
 
-    def watch(state, draw, held, groups, reference):
+    def watch(state, held, groups, reference):
         taken["held"], taken["groups"] = jax.tree.map(np.asarray, (held, groups))
-        return run.screening.update(state, draw, held, groups, reference)
+        return run.stages.update(state, held, groups, reference)
 
-    _, _, step = train_step(
-        dataclasses.replace(run, screening=run.screening._replace(update=watch)), state
-    )
+    _, _, step = train_step(tiny.with_stages(run, update=watch), state)
     held, groups, batch = taken["held"], taken["groups"], jax.tree.map(np.asarray, step.batch)
     rewards = np.concatenate([held.rewards, groups.rewards], axis=1)
     assert rewards.shape == (BATCH, GROUP)
@@ -119,8 +117,8 @@ def test_a_policy_that_is_always_wrong_trains_on_nothing(compiled):
 def test_one_compilation_of_each_stage(compiled):
     run, state = compiled
     tiny.steps(run, state, count=3)
-    stages = run.screening
-    for stage in (run.generate, stages.collect, stages.release, stages.generate, stages.update):
+    stages = run.stages
+    for stage in (stages.generate, stages.offer, stages.take, stages.rest, stages.update):
         assert stage._cache_size() == 1
 
 
@@ -131,7 +129,9 @@ def test_a_resumed_run_is_the_run_that_would_have_been(compiled, tmp_path):
     assert records[1]["groups_waiting"] > 0  # the checkpoint after step 2 has prompts in it
     last = 1 + sum(record["rounds"] - 1 for record in records[:3])
     with pytest.raises(tiny.Killed):
-        tiny.complete(*compiled, tmp_path / "cut", tiny.die_in_call(compiled[0].generate, last))
+        tiny.complete(
+            *compiled, tmp_path / "cut", tiny.die_in_call(compiled[0].stages.generate, last)
+        )
     cut = tiny.complete(*compiled, tmp_path / "cut")
     assert cut["params_digest"] == whole["params_digest"]
     assert cut["selector_digest"] == whole["selector_digest"]

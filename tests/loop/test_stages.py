@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from dpsjax import observe, select, selectors
-from dpsjax.grpo.advantages import denoised
+from dpsjax.grpo.advantages import denoised, group_normalized
+from dpsjax.loop.collect import learn, rollout_batch
+from dpsjax.loop.groups import Draw, Groups
 from dpsjax.loop.prompts import gather, tokenize
-from dpsjax.loop.rounds import Draw, Groups, learn_from_round
 from dpsjax.loop.watched import predict, watched
 from dpsjax.policy import Rollouts
 from dpsjax.tasks.base import Problem
@@ -67,9 +68,9 @@ def test_keeping_a_part_of_each_group_takes_the_most_different_rollouts(prepared
     third = jnp.full((3, 3), 1 / 3, jnp.float32)
     draw = Draw(index, jnp.ones(3, jnp.float32), prompt, prompt > 0, third, third[:, 0])
     groups = Groups(rollouts, rewards, rewards > 0, jnp.ones((3, 4), bool))
-    new, batch, report = learn_from_round(
-        selectors.dps(candidates=512), state, draw, groups, keep=2
-    )
+    selector = selectors.dps(candidates=512)
+    new, offered, report = learn(selector, state, draw, groups)
+    batch = rollout_batch(offered, group_normalized, 2, selector, new.selector)
     assert batch.mask.any(axis=2).tolist() == [
         [True, False, True, False],
         [False, False, True, True],
@@ -97,9 +98,8 @@ def test_denoised_advantages_come_from_the_belief_that_saw_the_group(prepared):
     for selector, decay in ((selectors.dps(), 0.5), (selectors.mopps(decay=0.8), 0.8)):
         selector = watched(selector, counts=True)
         before = observe(selector, selector.init(32), index, *jnp.array([[1, 2, 0], [2, 2, 2]]))[1]
-        _, batch, _ = learn_from_round(
-            selector, state._replace(selector=before), draw, groups, advantages=denoised
-        )
+        new, offered, _ = learn(selector, state._replace(selector=before), draw, groups)
+        batch = rollout_batch(offered, denoised, None, selector, new.selector)
         loop = oracle.BetaLoop(8, decay)
         loop.step({3: (1, 2), 5: (2, 2), 7: (0, 2)})
         loop.step({3: (1, 3), 5: (4, 4), 7: (0, 1)})
@@ -122,12 +122,12 @@ def test_late_weights_count_the_rollouts_that_they_weigh(prepared):
     weight = jnp.array([1, 1, 0], jnp.float32)
     draw = Draw(index, weight, ones[:, 0], ones[:, 0] > 0, third, third[:, 0])
     groups = Groups(rollouts, correct.astype(jnp.float32), correct, jnp.ones((3, 4), bool))
-    batch = learn_from_round(selector, state._replace(selector=before), draw, groups)[1]
+    batch = learn(selector, state._replace(selector=before), draw, groups)[1]
     rise = 0.2 * 0.5  # the average moves a fifth of the way from 1/2 to 1
     assert np.allclose(batch.weight, [1 / (1 + np.exp(-8 * rise)) + 0.5, 1, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("prompt", ["", "12345"])
 def test_prompts_that_do_not_fit_are_refused(prompt):
-    with pytest.raises(ValueError, match="prompt 1 has"):
+    with pytest.raises(ValueError, match=r"prompts\[1\] (is empty|has 5 tokens, more than size=4)"):
         tokenize(problems("1", prompt), TOKENIZER, 4)

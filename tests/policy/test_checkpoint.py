@@ -1,19 +1,17 @@
-"""Checkpoint folders without transformers: configurations, refusals, tokenizer and template."""
+"""Checkpoint folders without transformers: configurations, weights and refusals."""
 
 import json
+import shutil
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 from flax import nnx
 
-from dpsjax.policy.checkpoint import (
-    config_from_json,
-    config_to_json,
-    load_checkpoint,
-    save_checkpoint,
-)
-from dpsjax.policy.tokenizer import load_tokenizer
+from dpsjax.policy import load_checkpoint, save_checkpoint
+from dpsjax.policy.config_json import config_from_json, config_to_json
 from tests.policy.conftest import VARIANTS, make_policy
 
 QWEN2_HALF_B = {
@@ -83,78 +81,87 @@ def test_missing_parts_are_named(tmp_path):
         load_checkpoint(tmp_path)
 
 
-TEMPLATE = """{%- for m in messages %}
-<{{ m.role }}>{{ m.content | trim }}{{ eos_token }}
-{% endfor %}
-{%- if add_generation_prompt %}<assistant>{% endif %}"""
-
-
 @pytest.fixture
-def folder(tmp_path):
-    tokenizers = pytest.importorskip("tokenizers", reason="needs the extra: hf")
-    pytest.importorskip("jinja2", reason="needs the extra: hf")
-    words = ["[UNK]", "<end>", "<pad>", "hello", "world", "<user>", "<assistant>"]
-    model = tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]")
-    backend = tokenizers.Tokenizer(model)
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    backend.add_special_tokens(["<end>", "<pad>", "<user>", "<assistant>"])
-    backend.save(str(tmp_path / "tokenizer.json"))
-    settings = {"eos_token": {"content": "<end>"}, "pad_token": "<pad>", "chat_template": TEMPLATE}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 1]}))
+def saved(tmp_path):
+    params = nnx.split(make_policy(VARIANTS["plain"]))[1]
+    save_checkpoint(tmp_path, VARIANTS["plain"], params)
     return tmp_path
 
 
-def test_tokenizer_reads_stop_tokens_and_renders_its_template(folder):
-    tokenizer = load_tokenizer(folder)
-    assert tokenizer.encode("hello world") == [3, 4]
-    assert tokenizer.decode([3, 4, 1]) == "hello world"
-    assert (tokenizer.stop_ids, tokenizer.eos_id, tokenizer.pad_id) == ((2, 1), 2, 2)
-    text = tokenizer.chat([{"role": "user", "content": " hello "}])
-    assert text == "<user>hello<end>\n<assistant>"
-    assert tokenizer.encode(text) == [5, 3, 1, 6]
-    (folder / "chat_template.jinja").write_text("{{ enable }}")
-    assert load_tokenizer(folder).chat([], enable=7) == "7"
+def _change(folder, change):
+    path = folder / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    change(tensors)
+    safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize(
-    ("template", "message"),
-    [
-        ("{{ raise_exception('no system role') }}", "no system role"),
-        ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
-        ("{{ messages.append(1) }}", "unsafe|not safely callable"),
-        ("{% if %}", "chat template"),
-        ("{{ cycler.__init__.__globals__.os.environ }}", "unsafe|undefined"),
-        ("{% include '/etc/passwd' %}", "chat template"),
-        ("{% for i in range(10 ** 9) %}{% endfor %}", "Range too big"),
-        ("{{ 1 / 0 }}", "division by zero"),
-        ("{{ 1 + 'a' }}", "chat template"),
-    ],
-)
-def test_templates_run_in_a_sandbox(folder, template, message):
-    (folder / "chat_template.jinja").write_text(template)
-    with pytest.raises(ValueError, match=message):
-        load_tokenizer(folder).chat([{"role": "user", "content": "x"}])
+def test_two_sets_of_weights_are_refused(saved, tmp_path_factory):
+    other = tmp_path_factory.mktemp("older")
+    params = nnx.split(make_policy(VARIANTS["plain"], seed=1))[1]
+    save_checkpoint(other, VARIANTS["plain"], params, shard_bytes=3000)
+    for path in other.glob("model*"):
+        shutil.copy(path, saved)
+    with pytest.raises(ValueError, match="two sets of weights"):
+        load_checkpoint(saved)
+    for path in saved.glob("model-0*"):
+        path.unlink()  # the index alone is left: still not to be guessed
+    with pytest.raises(ValueError, match="two sets of weights"):
+        load_checkpoint(saved)
+    names = safetensors.numpy.load_file(saved / "model.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "model.safetensors")}
+    (saved / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    load_checkpoint(saved)  # one set, named twice
 
 
-def test_tokenizer_errors_are_named(folder):
-    (folder / "chat_template.jinja").write_text("")
-    with pytest.raises(ValueError, match="no chat template"):
-        load_tokenizer(folder).chat([])
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<gone>"}))
-    with pytest.raises(ValueError, match="eos_token '<gone>' is not in"):
-        load_tokenizer(folder)
-    (folder / "tokenizer_config.json").unlink()
-    (folder / "generation_config.json").unlink()
-    with pytest.raises(ValueError, match="no file names an end-of-sequence token"):
-        load_tokenizer(folder)
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
-        load_tokenizer(folder)
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-def test_a_template_that_looks_for_more_finds_nothing(folder):
-    (folder / "chat_template.jinja").write_text(
-        "[{{ ''.__class__ }}{{ '{0.__class__}'.format(1) }}]"
-    )
-    assert load_tokenizer(folder).chat([{"role": "user", "content": "x"}]) == "[]"
+@pytest.mark.parametrize("kind", [np.float32, ml_dtypes.bfloat16])
+def test_a_head_beside_a_tied_embedding_must_be_the_same(kind, saved, monkeypatch):
+    monkeypatch.setattr("dpsjax.policy.weights._ROWS", 5)
+
+    def both(tensors, change=0):
+        tensors[EMBEDDING] = tensors[EMBEDDING].astype(kind)
+        tensors[HEAD] = tensors[EMBEDDING].astype(np.float32)
+        tensors[HEAD][-1, -1] += change
+
+    _change(saved, both)
+    _, params = load_checkpoint(saved)
+    stored = safetensors.numpy.load_file(saved / "model.safetensors")[HEAD]
+    np.testing.assert_array_equal(params["embed_vd"][...], stored)
+    _change(saved, lambda tensors: both(tensors, 1))
+    with pytest.raises(ValueError, match=r"'lm_head\.weight' differs from the embedding"):
+        load_checkpoint(saved)
+    _change(saved, lambda tensors: tensors.update({HEAD: tensors[HEAD][:-1].copy()}))
+    with pytest.raises(ValueError, match=r"'lm_head\.weight' has shape \(12, 16\)"):
+        load_checkpoint(saved)
+    values = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+    text = json.dumps(values | {"tie_word_embeddings": False})
+    (saved / "config.json").write_text(text, encoding="utf-8")
+    _change(saved, lambda tensors: both(tensors, 1))
+    _, params = load_checkpoint(saved)  # as the message says
+    assert float(params["head_dv"][...][-1, -1] - params["embed_vd"][...][-1, -1]) == 1
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", "bfloat16", "int8", "float8_e4m3fn"])
+def test_weights_are_floats_of_at_least_16_bits(kind, saved):
+    name = "model.layers.1.mlp.up_proj.weight"
+    before = safetensors.numpy.load_file(saved / "model.safetensors")[name]
+
+    def narrow(tensors):
+        tensors[name] = (tensors[name] * 50).astype(np.dtype(getattr(ml_dtypes, kind, kind)))
+
+    _change(saved, narrow)
+    if kind in ("int8", "float8_e4m3fn"):
+        with pytest.raises(ValueError, match=f"{name}.* has type .*before quantisation"):
+            load_checkpoint(saved)
+        return
+    _, params = load_checkpoint(saved)
+    up = params["layers"]["up_df"][...][1].T
+    assert up.dtype == np.float32
+    np.testing.assert_allclose(up, before * 50, rtol=1e-2)
+
+
+def test_a_quantised_checkpoint_is_refused():
+    with pytest.raises(ValueError, match="quantization_config"):
+        config_from_json({**QWEN2_HALF_B, "quantization_config": {"bits": 4}})

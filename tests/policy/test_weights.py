@@ -113,7 +113,7 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("dpsjax.policy.weights.save_file", fail)
+    monkeypatch.setattr("dpsjax.policy.tensor_files.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         save_weights(saved, CONFIG, _params(CONFIG))
     assert saved.read_bytes() == before

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from dpsjax.loop.compilation import cache_folder
+from dpsjax.loop.scoring import gather_errors
 from dpsjax.run.agreement import Agreed, DisagreementError, checksum, compare
 from dpsjax.run.processes import (
     DistributedConfig,
     _completed,
     _launched_together,
     from_first,
-    gather_errors,
     gather_text,
     require_same,
 )

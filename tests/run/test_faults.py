@@ -18,11 +18,11 @@ from dpsjax.loop.evaluate import make_evaluate, uniform_slice
 from dpsjax.loop.metrics import add_held_out, read_records
 from dpsjax.loop.scoring import score_safely
 from dpsjax.loop.state import digest
+from dpsjax.loop.step import train_step
 from dpsjax.run import checkpoint, outputs, reproducer
 from dpsjax.run.checkpoint import Saver, last_good, one_report
 from dpsjax.run.config import CheckpointConfig
 from dpsjax.run.faults import NonFiniteError, Notices
-from dpsjax.run.loop import train_step
 from dpsjax.run.position import Position
 from dpsjax.run.run import Started, finish
 from dpsjax.run.selectors import HistoryResampling
@@ -47,6 +47,11 @@ def scored_by(prepared, score):
     return dataclasses.replace(run, task=dataclasses.replace(run.task, score=score)), state
 
 
+def first_draw(run, state):
+    selector = jax.tree.map(jnp.copy, state.selector)
+    return run.stages.select(selector, state.key, state.step, run.prompts)[0]
+
+
 def only_first_fails(problems, responses):
     """Raises on the first problem that it ever saw."""
     if any(problem is only_first_fails.problem for problem in problems):
@@ -56,8 +61,7 @@ def only_first_fails(problems, responses):
 
 def test_a_reward_function_that_raises_loses_only_its_group(prepared):
     run, state = prepared
-    first = int(run.select(jax.tree.map(jnp.copy, state.selector), state.key, state.step,
-                           run.prompts)[0].index[0])  # fmt: skip
+    first = int(first_draw(run, state).index[0])
     only_first_fails.problem = run.task.train[first]
     _, record, _, said = one_step(*scored_by(prepared, only_first_fails))
     assert record["groups"]["trials"] == [0, *[tiny.GROUP] * 3]
@@ -105,7 +109,7 @@ def hang_on_one(problems, responses):
 
 def test_a_worker_that_hangs_loses_only_its_group(prepared, monkeypatch):
     run, state = prepared
-    draw, _ = run.select(jax.tree.map(jnp.copy, state.selector), state.key, state.step, run.prompts)
+    draw = first_draw(run, state)
     monkeypatch.setenv("HANG", run.task.train[int(draw.index[1])].prompt)
     workers = ScoringWorkers(hang_on_one, count=1, seconds=2.0)
     _, record, _, said = one_step(*scored_by(prepared, workers))
@@ -155,7 +159,7 @@ def test_an_exhausted_pool_gives_a_short_batch(prepared, left):
 
 def with_bad_log_probs(run, at_call: int, value: float):
     """A run whose sampler reports a log-probability that is not finite, in one step."""
-    real, calls = run.generate, []
+    real, calls = run.stages.generate, []
 
     def generate(*arguments):
         calls.append(1)
@@ -164,7 +168,7 @@ def with_bad_log_probs(run, at_call: int, value: float):
             return rollouts
         return rollouts._replace(log_probs=jnp.full_like(rollouts.log_probs, value))
 
-    return dataclasses.replace(run, generate=generate)
+    return tiny.with_stages(run, generate=generate)
 
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf")])
@@ -316,7 +320,7 @@ def test_held_out_responses_without_a_verdict_are_counted(prepared):
         return [bad if p is held_out[0] else s for p, s in zip(problems, scores, strict=True)]
 
     task = dataclasses.replace(run.task, score=lost)
-    evaluate = make_evaluate(task, held_out, run.generate, 4, run.mesh, state.key)
+    evaluate = make_evaluate(task, held_out, run.stages.generate, 4, run.mesh, state.key)
     record = {}
     add_held_out(record, evaluate(state.params))
     assert record["held_out_unscored"] == tiny.GROUP  # all of one problem's

@@ -6,6 +6,7 @@ import pytest
 
 from dpsjax import cli
 from dpsjax.loop.metrics import read_records
+from dpsjax.loop.prompts import tokenize
 from dpsjax.policy import load_checkpoint
 from dpsjax.run.config import ModelConfig
 from dpsjax.run.language import folder_digest, for_language_model, is_checkpoint_folder
@@ -68,6 +69,18 @@ def test_responses_end_at_any_stop_token_and_unknown_ids_are_left_out(folder, pl
 def test_without_a_template_the_plain_prompt_is_kept(tmp_path, plain):
     write_folder(tmp_path, template=False)
     assert for_language_model(plain, tmp_path).train[0].prompt == plain.train[0].prompt
+
+
+def test_without_a_template_prompts_open_with_the_tokenizers_own_bos(tmp_path, plain):
+    write_folder(tmp_path, template=False)
+    path = tmp_path / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings |= {"bos_token": "<|user|>", "add_bos_token": True}
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    task = for_language_model(plain, tmp_path)
+    tokens, length = tokenize(task.train, task.tokenizer, task.prompt_tokens)
+    first = tokens[np.arange(len(task.train)), task.prompt_tokens - length]
+    assert (first == task.tokenizer.chat.backend.token_to_id("<|user|>")).all()
 
 
 def test_folders_are_told_apart(folder, tmp_path):

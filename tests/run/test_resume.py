@@ -111,7 +111,7 @@ def test_a_finished_run_is_recognised_and_can_be_made_longer(compiled, uninterru
 
 def test_sigterm_saves_and_ends(compiled, uninterrupted, tmp_path):
     started = begin(compiled, tmp_path)
-    real, calls = started.run.generate, []
+    real, calls = started.run.stages.generate, []
 
     def signalling(*arguments):
         calls.append(1)
@@ -119,7 +119,7 @@ def test_sigterm_saves_and_ends(compiled, uninterrupted, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
-    run = dataclasses.replace(started.run, generate=signalling)
+    run = tiny.with_stages(started.run, generate=signalling)
     before = signal.getsignal(signal.SIGTERM)
     assert finish(started._replace(run=run), Console()) is None
     assert signal.getsignal(signal.SIGTERM) is before
@@ -295,7 +295,7 @@ def test_what_a_checkpoint_says_of_itself_is_checked(compiled, uninterrupted, tm
     ]
 
 
-@pytest.mark.parametrize("text", ["[1", "[1]", "", "null", '{"format": 3}'])
+@pytest.mark.parametrize("text", ["[1", "[1]", "", "null", '{"format": 4}'])
 def test_a_meta_item_that_is_no_such_thing(compiled, uninterrupted, tmp_path, text):
     folder = tmp_path / "run"
     shutil.copytree(uninterrupted[1], folder)

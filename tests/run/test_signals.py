@@ -7,7 +7,7 @@ import time
 import pytest
 
 from dpsjax import cli
-from dpsjax.run import loop, run
+from dpsjax.run import run, training
 from dpsjax.run.signals import Terminated, termination
 from tests.test_cli import TINY
 
@@ -25,7 +25,7 @@ def signalled(real):
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(run, "prepare"), (run, "_open"), (loop, "_evaluate")]
+    ("module", "name"), [(run, "prepare"), (run, "_open"), (training, "_evaluate")]
 )
 def test_before_the_first_step_there_is_nothing_to_save(
     tmp_path, monkeypatch, capsys, module, name

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from dpsjax.grpo.config import GRPOConfig
+from dpsjax.loop.step import train_step
 from dpsjax.run import resume
 from dpsjax.run.config import (
     CountdownConfig,
@@ -16,7 +17,6 @@ from dpsjax.run.config import (
     RolloutConfig,
     TrainConfig,
 )
-from dpsjax.run.loop import train_step
 from dpsjax.run.run import Started, finish
 from dpsjax.run.setup import prepare
 from dpsjax.tasks.base import Score
@@ -67,6 +67,11 @@ def easy_run(settings: TrainConfig):
     return dataclasses.replace(run, task=dataclasses.replace(run.task, score=easy_score)), state
 
 
+def with_stages(run, **changes):
+    """The same run with other programs."""
+    return dataclasses.replace(run, stages=run.stages._replace(**changes))
+
+
 def steps(run, state, count: int):
     """``count`` steps from a copy of ``state``: the new state and the records."""
     state = jax.tree.map(jnp.copy, state)
@@ -88,11 +93,8 @@ class Killed(Exception):
 
 def complete(run, state, folder, generate=None):
     """Train to the end in a folder, from what it holds of the run: the summary."""
-    run = dataclasses.replace(
-        run,
-        config=dataclasses.replace(run.config, out=folder),
-        generate=generate or run.generate,
-    )
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, out=folder))
+    run = with_stages(run, generate=generate or run.stages.generate)
     folder.mkdir(parents=True, exist_ok=True)
     found = resume.resume(run, jax.tree.map(jnp.copy, state), folder)
     return finish(Started(run, found.state, found.position, finished=False), Console())

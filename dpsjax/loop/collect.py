@@ -1,0 +1,273 @@
+"""The collector: every round offers its groups; when enough have come, an update takes a batch.
+
+Where a step has one round, the groups pass through. Where rounds go on until enough groups are
+accepted (DAPO, 2503.14476), or a few rollouts decide which prompts get the rest (SPEED-RL,
+2506.09016), accepted groups wait in a buffer of fixed size from which nothing is thrown away: what
+one update does not take is first in the next. The buffer is part of the state, and of its
+checkpoints.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from dpsjax import selectors
+from dpsjax.belief import hmm
+from dpsjax.grpo.advantages import AdvantageFunction, Advantages, BeliefAdvantages
+from dpsjax.grpo.batch import RolloutBatch
+from dpsjax.loop.groups import (
+    Collected,
+    Draw,
+    Groups,
+    Seen,
+    collected,
+    group_shapes,
+    of_prompts,
+    of_rows,
+    padded,
+    what_was_seen,
+)
+from dpsjax.loop.state import TrainState
+from dpsjax.loop.watched import propose_all
+from dpsjax.selectors import BetaBelief, Buffer, Selector
+from dpsjax.types import Array, PyTree
+
+
+class Collector(NamedTuple):
+    """How groups come together for an update.
+
+    Attributes:
+        batch_size: B, groups of an update.
+        max_rounds: After so many rounds the update takes what there is; with 1, groups never wait.
+        screen: Rollouts that decide which prompts get the rest of their G; None for all at once.
+    """
+
+    batch_size: int
+    max_rounds: int = 1
+    screen: int | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether groups may wait for a later update."""
+        return self.max_rounds > 1 or self.screen is not None
+
+    def empty(self, group: int, prompt_tokens: int, response_tokens: int) -> Buffer | tuple[()]:
+        """Room for what waits.
+
+        Args:
+            group: rollouts of a round, of each prompt.
+            prompt_tokens: P.
+            response_tokens: T.
+
+        Returns:
+            room for 2 B groups; a step stops when B of them wait, so it cannot overflow.
+        """
+        if not self.waits:
+            return ()
+        one = group_shapes(group, prompt_tokens, response_tokens)
+        return selectors.init_buffer(one, 2 * self.batch_size)
+
+    def offer(self, pending: Buffer | tuple[()], groups: Collected) -> Buffer | Collected:
+        """What waits, with the accepted groups of one more round."""
+        if isinstance(pending, Buffer):
+            return selectors.push(pending, groups, groups.accept)
+        return groups
+
+    def ready(self, waiting: int, rounds: int) -> bool:
+        """Whether an update may take its batch after so many rounds of a step."""
+        return rounds >= self.max_rounds or (self.waits and waiting >= self.batch_size)
+
+    def take(self, pending: Buffer | Collected, rows: int) -> tuple[Collected, Buffer | tuple[()]]:
+        """The groups that waited longest, R rows, and what waits on."""
+        if isinstance(pending, Buffer):
+            groups, valid, rest = selectors.take(pending, self.batch_size)
+            return padded(groups, valid, rows), rest
+        return pending, ()
+
+
+def rounds_of(limit: int | None, batch_size: int, num_prompts: int) -> int:
+    """Rounds that a step may take.
+
+    Args:
+        limit: of the settings; None to go on until the batch is full.
+        batch_size: B.
+        num_prompts: N.
+
+    Returns:
+        the limit. Without one, so many that the whole pool could be asked once: a policy that
+        answers none of it in two ways would be asked for ever.
+
+    >>> rounds_of(None, 64, 1000), rounds_of(4, 64, 1000)
+    (16, 4)
+    """
+    return -(-num_prompts // batch_size) if limit is None else limit
+
+
+class RoundReport(NamedTuple):
+    """What a round of rollouts showed, replicated on all devices; most steps have one round.
+
+    Attributes:
+        index: int32[R].
+        asked: Rollouts made. int32[R].
+        passes: Correct rollouts. int32[R].
+        trials: Valid rollouts. int32[R].
+        accept: Whether the selector lets the loss see the group. bool[R].
+        observed: Solve state, -1 where nothing was seen. int32[R].
+        length: Mean tokens of a valid response. float32[R].
+        predicted: Draw.predicted.
+        occupancy: Draw.occupancy.
+        reward: Mean over the valid rollouts. float32[].
+        tokens: Generated tokens. int32[].
+        covered: Distinct prompts visited so far. int32[].
+        waiting: Accepted groups that wait for an update. int32[].
+    """
+
+    index: Array
+    asked: Array
+    passes: Array
+    trials: Array
+    accept: Array
+    observed: Array
+    length: Array
+    predicted: Array
+    occupancy: Array
+    reward: Array
+    tokens: Array
+    covered: Array
+    waiting: Array
+
+
+def learn(
+    selector: Selector, state: TrainState, draw: Draw, groups: Groups
+) -> tuple[TrainState, Collected, RoundReport]:
+    """Let the belief and the counters learn from a round of rollouts; the policy comes later.
+
+    Args:
+        selector: of :func:`dpsjax.loop.watched.watched`.
+        state: before.
+        draw: the prompts.
+        groups: their scored rollouts.
+
+    Returns:
+        ``(state, groups with what the selector said of them, report)``.
+    """
+    seen = what_was_seen(draw.index, groups, draw.slots)
+    accept, belief = selectors.observe(
+        selector,
+        state.selector,
+        seen.index,
+        seen.passes,
+        seen.trials,
+        rewards=seen.correct.astype(jnp.float32),
+        entropies=seen.entropy,
+    )
+    late = selectors.late_weights(selector, belief, seen.index)
+    visited = jnp.where(seen.asked > 0, seen.index, state.visits.shape[0])
+    new = state._replace(
+        selector=belief,
+        position=state.position + (seen.index >= 0).sum(dtype=jnp.int32),
+        rollouts=state.rollouts + seen.asked.sum(dtype=jnp.int32),
+        visits=state.visits.at[jnp.where(seen.index < 0, state.visits.shape[0], visited)].add(
+            1, mode="drop"
+        ),
+    )
+    report = report_of(seen, new, accept, draw.predicted, draw.occupancy)
+    return new, collected(draw, groups, accept, late, state.step), report
+
+
+def report_of(
+    seen: Seen, state: TrainState, accept: Array, predicted: Array, occupancy: Array
+) -> RoundReport:
+    """The report of a round, from what was seen and the state after it."""
+    trials = seen.trials
+    tokens = seen.tokens.sum(axis=1, dtype=jnp.int32)
+    total = jnp.maximum(trials.sum(dtype=jnp.int32), 1).astype(jnp.float32)
+    return RoundReport(
+        index=seen.index,
+        asked=seen.asked,
+        passes=seen.passes,
+        trials=trials,
+        accept=accept,
+        observed=hmm.solve_state(seen.passes, trials, predicted.shape[0]),
+        length=tokens.astype(jnp.float32) / jnp.maximum(trials, 1).astype(jnp.float32),
+        predicted=predicted,
+        occupancy=occupancy,
+        reward=jnp.where(seen.counted, seen.rewards, 0).sum() / total,
+        tokens=tokens.sum(dtype=jnp.int32),
+        covered=(state.visits > 0).sum(dtype=jnp.int32),
+        waiting=jnp.zeros((), jnp.int32),
+    )
+
+
+def later_report(state: TrainState, taken: Collected, groups: Groups, states: int) -> RoundReport:
+    """The report of rollouts after a screening: the belief does not judge or learn from them."""
+    seen = what_was_seen(taken.index, groups)
+    nothing = jnp.zeros(states, jnp.float32)
+    table = jnp.zeros((states, *taken.index.shape), jnp.float32)
+    report = report_of(seen, state, taken.index >= 0, table, nothing)
+    return report._replace(observed=jnp.full_like(report.observed, -1))
+
+
+def rollout_batch(
+    taken: Collected,
+    advantages: AdvantageFunction | BeliefAdvantages,
+    keep: int | None,
+    selector: Selector,
+    belief: PyTree,
+) -> RolloutBatch:
+    """What the policy update consumes.
+
+    Args:
+        taken: the groups.
+        advantages: of :mod:`dpsjax.grpo.advantages`.
+        keep: Rollouts of each group that the loss may see (:func:`max_variance_subset`).
+        selector: of :func:`dpsjax.loop.watched.watched`.
+        belief: its state, which has seen these groups.
+
+    Returns:
+        rows as in ``taken``.
+    """
+    slots, real = taken.slots, (taken.index >= 0)[:, None]
+    index, rewards, correct, kept = taken.index, taken.rewards, taken.correct, taken.valid & real
+    if slots is not None:
+        index = slots.index
+        rewards, correct, kept = (of_prompts(slots, x) for x in (rewards, correct, kept))
+    if keep is not None:
+        # A mask: shapes stay those of the whole group, and so does the cost of the update.
+        kept &= selectors.max_variance_subset(rewards, keep)
+    if isinstance(advantages, BeliefAdvantages):
+        passed = correct.astype(rewards.dtype)
+        found = _believed_advantages(advantages, selector, belief, index, passed, kept)
+    else:
+        found = advantages(rewards, kept)
+    values, informative = found
+    if slots is not None:
+        values, kept, informative = (of_rows(slots, x) for x in (values, kept, informative))
+    return RolloutBatch(
+        index=taken.index,
+        prompt=taken.prompt,
+        prompt_mask=taken.prompt_mask,
+        tokens=taken.tokens,
+        mask=taken.mask & kept[:, :, None],
+        # Clipping would hide an infinite ratio; NaN makes the update skip the step and count it.
+        log_probs=jnp.where(jnp.isfinite(taken.log_probs), taken.log_probs, jnp.nan),
+        advantages=values,
+        informative=informative,
+        accept=taken.accept,
+        weight=taken.weight,
+    )
+
+
+def _believed_advantages(
+    advantages: BeliefAdvantages,
+    selector: Selector,
+    belief: PyTree,
+    index: Array,
+    passed: Array,
+    kept: Array,
+) -> Advantages:
+    """Advantages from the Beta belief that has seen these groups."""
+    rows = jnp.maximum(index, 0)
+    wanted = propose_all(selector, belief).belief(BetaBelief, "the advantages", "track_beta")
+    a, b = wanted.a[rows], wanted.b[rows]
+    return advantages.function(passed, kept, a.astype(passed.dtype), b.astype(passed.dtype))

@@ -1,0 +1,172 @@
+"""One training step: ``state = step(state)``, and a record of what happened."""
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from dpsjax.grpo.batch import RolloutBatch
+from dpsjax.loop import metrics
+from dpsjax.loop.buckets import cut, cut_prompts
+from dpsjax.loop.build import Stages
+from dpsjax.loop.collect import Collector, RoundReport
+from dpsjax.loop.groups import Collected, Draw, Groups
+from dpsjax.loop.metrics import Record
+from dpsjax.loop.prompts import Prompts
+from dpsjax.loop.rollout import score_rollouts
+from dpsjax.loop.scoring import gather_errors
+from dpsjax.loop.stages import CONTINUE, GENERATE, Updated, round_key, step_key, without_policy
+from dpsjax.loop.state import TrainState
+from dpsjax.tasks.base import Task
+from dpsjax.types import Key, PyTree
+
+
+@dataclass(frozen=True)
+class Loop:
+    """All that a step needs besides its state. Nothing in it changes during a run.
+
+    Attributes:
+        task: Problems and verifier.
+        mesh: The devices.
+        stages: The programs.
+        collector: How groups come together for an update.
+        prompts: The pool, on the devices.
+        reference: What the update refers to: parameters, those below adapters, or None.
+        buckets: Widths that a step may be padded to.
+    """
+
+    task: Task
+    mesh: Mesh
+    stages: Stages
+    collector: Collector
+    prompts: Prompts
+    reference: PyTree
+    buckets: int
+
+    def whole(self, params: PyTree) -> PyTree:
+        """Parameters of the policy, of those that are trained; the same but for adapters."""
+        return params if self.stages.merge is None else self.stages.merge(self.reference, params)
+
+
+class Clock:
+    """Seconds by phase of one step; a phase ends when its results are ready."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str):
+        """Add the time spent inside to phase ``name``."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def total(self) -> dict[str, float]:
+        """All phases, and ``step``: everything since the clock was made."""
+        return {**self.seconds, "step": time.perf_counter() - self.start}
+
+
+class Step(NamedTuple):
+    """What a step was made of, beside its record.
+
+    Attributes:
+        batch: what the policy learned from.
+        errors: what the verifier failed with.
+    """
+
+    batch: RolloutBatch
+    errors: list[str]
+
+
+def train_step(loop: Loop, state: TrainState) -> tuple[TrainState, Record, Step]:
+    """One step: rounds of select, generate, score and offer until a batch is ready; the update.
+
+    Args:
+        loop: what it needs.
+        state: before the step; its buffers are donated, do not use it again.
+
+    Returns:
+        ``(state, record, step)``.
+    """
+    clock, errors = Clock(), []
+    with jax.set_mesh(loop.mesh):
+        params = loop.whole(state.params)
+        ledger, rounds = _collect(loop, params, without_policy(state), clock, errors)
+        ledger, taken, rest = _take(loop, params, ledger, clock, errors)
+        del params  # merged adapters need no room during the update
+        whole = ledger._replace(params=state.params, opt_state=state.opt_state)
+        state, done = _update(loop, whole, taken, rest, clock)
+    reports = rounds if done.report is None else [*rounds, done.report]
+    counts = int(state.step), int(state.rollouts)
+    record = metrics.step_record(*counts, reports, done.metrics, clock.total())
+    record["groups_waiting"] = int(state.pending.size) if loop.collector.waits else 0
+    record["policy_age"] = int(done.age)
+    wanted = loop.collector.batch_size * len(rounds)
+    metrics.add_faults(record, rounds, wanted, errors)
+    return state, record, Step(done.batch, errors)
+
+
+def _collect(
+    loop: Loop, params: PyTree, ledger: TrainState, clock: Clock, errors: list[str]
+) -> tuple[TrainState, list[RoundReport]]:
+    """Rounds until a batch is ready."""
+    rounds: list[RoundReport] = []
+    waiting = 0
+    while not loop.collector.ready(waiting, len(rounds)):
+        key = round_key(ledger.key, len(rounds))
+        with clock.phase("select"):
+            select = loop.stages.select
+            draw, belief = select(ledger.selector, key, ledger.step, loop.prompts)
+            ledger = jax.block_until_ready(ledger._replace(selector=belief))
+        key = step_key(key, ledger.step, GENERATE)
+        groups = _roll_out(loop, loop.stages.generate, params, key, draw, clock, errors)
+        with clock.phase("update"):
+            ledger, report = loop.stages.offer(ledger, draw, groups)
+            waiting = int(report.waiting)
+        rounds.append(report)
+    return ledger, rounds
+
+
+def _take(
+    loop: Loop, params: PyTree, ledger: TrainState, clock: Clock, errors: list[str]
+) -> tuple[TrainState, Collected, Groups | None]:
+    """The groups of the update, and the rest of their rollouts after a screening."""
+    ledger, taken = loop.stages.take(ledger)
+    if loop.stages.rest is None:
+        return ledger, taken, None
+    key = step_key(ledger.key, ledger.step, CONTINUE)
+    rest = _roll_out(loop, loop.stages.rest, params, key, taken, clock, errors)
+    return ledger, taken, rest
+
+
+def _roll_out(
+    loop: Loop,
+    generate: Callable,
+    params: PyTree,
+    key: Key,
+    rows: Draw | Collected,
+    clock: Clock,
+    errors: list[str],
+) -> Groups:
+    """Responses to prompts, scored; the verifier's errors are added to ``errors``."""
+    with clock.phase("generate"):
+        short = cut_prompts(rows.prompt, rows.prompt_mask, loop.buckets, loop.mesh)
+        rollouts = jax.block_until_ready(generate(params, key, *short))
+    with clock.phase("score"):
+        groups, failed = score_rollouts(loop.task, loop.task.train, rows.index, rollouts)
+    errors += gather_errors(failed)
+    return groups
+
+
+def _update(
+    loop: Loop, state: TrainState, taken: Collected, rest: Groups | None, clock: Clock
+) -> tuple[TrainState, Updated]:
+    with clock.phase("update"):
+        taken, rest = cut(taken, rest, loop.buckets, loop.mesh)
+        done = loop.stages.update(state, taken, rest, loop.reference)
+        return jax.block_until_ready(done)
