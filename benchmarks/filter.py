@@ -41,15 +41,8 @@ class Options:
 
 
 def library_round(num_prompts: int, batch: int, decay: float) -> dict:
-    """Selection, observation and the whole round, each timed alone."""
+    """Selection, observation and the whole round, each timed alone, in the README's form."""
     selector = dpsjax.selectors.dps(decay=decay)
-    select = jax.jit(lambda key, state: dpsjax.select(selector, key, state, batch)[0].index)
-    observe = jax.jit(
-        lambda state, index, passes, trials: dpsjax.observe(selector, state, index, passes, trials)[
-            1
-        ],
-        donate_argnums=0,
-    )
     trials = jnp.full(batch, 8, jnp.int32)
     rng, turns = np.random.default_rng(0), 32
     keys = jax.block_until_ready([jax.random.key(turn) for turn in range(turns)])
@@ -61,11 +54,14 @@ def library_round(num_prompts: int, batch: int, decay: float) -> dict:
     clock = itertools.count()
 
     def choose():
-        return select(keys[next(clock) % turns], cell[0])
+        key = keys[next(clock) % turns]
+        chosen, cell[0] = dpsjax.select(selector, key, cell[0], batch)
+        return chosen.index
 
     def learn(index=None):
         turn = next(clock) % turns
-        cell[0] = observe(cell[0], others[turn] if index is None else index, passes[turn], trials)
+        index = others[turn] if index is None else index
+        _, cell[0] = dpsjax.observe(selector, cell[0], index, passes[turn], trials, donate=True)
         return cell[0]
 
     def whole():

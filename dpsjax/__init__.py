@@ -7,7 +7,30 @@ arrays that lives beside the parameters.
 from dpsjax import selectors
 from dpsjax.belief import hmm
 from dpsjax.checks import checkify
-from dpsjax.selectors import Batch, Selector, chain, observe, select
+from dpsjax.selectors import (
+    Batch,
+    Feedback,
+    Outlook,
+    Selector,
+    advance,
+    chain,
+    inspect,
+    observe,
+    select,
+)
 
 __version__ = "0.1.0"
-__all__ = ["Batch", "Selector", "chain", "checkify", "hmm", "observe", "select", "selectors"]
+__all__ = [
+    "Batch",
+    "Feedback",
+    "Outlook",
+    "Selector",
+    "advance",
+    "chain",
+    "checkify",
+    "hmm",
+    "inspect",
+    "observe",
+    "select",
+    "selectors",
+]

@@ -77,29 +77,104 @@ def require(condition, message: str, **values) -> None:
         jax_checkify.check(jnp.all(condition), message, debug=False, **shown)
 
 
-def integer_vector(name: str, value, length: int | None = None, of: str = "") -> Array:
-    """Return ``value`` as an int32 vector.
+def ids(name: str, value, total: int) -> np.ndarray | Array:
+    """Prompt ids as int32[B], a NumPy array where they can be read now; -1 is padding.
+
+    The range is judged before the cast, so that no id wraps round to another prompt.
+
+    Args:
+        name: the argument's name, for the message.
+        value: an array or sequence of integers.
+        total: N.
+
+    Raises:
+        TypeError: it does not hold integers.
+        ValueError: it is not a vector, or an id is outside [-1, N). Traced, that is a ``checkify``
+            error, and without ``checkify`` such ids become -1.
+    """
+    array = _integers(name, value)
+    good = _within(array, -1, total - 1)
+    require(
+        good,
+        f"{name} must lie in [0, {total}), or be -1 for padding; got {{value}}",
+        value=array,
+    )
+    return _as_int32(array, good)
+
+
+def counts(
+    name: str, value, *, length: int | None = None, of: str = "", hint: str = ""
+) -> np.ndarray | Array:
+    """Counts as int32[B], a NumPy array where they can be read now.
+
+    What is no count of 31 bits becomes -1 where it is traced.
 
     Args:
         name: the argument's name, for the message.
         value: an array or sequence of integers.
         length: the length it must have, if any.
         of: the argument that has this length, for the message.
+        hint: what to do about numbers that are no integers.
 
     Raises:
-        TypeError: if it does not hold integers.
-        ValueError: if it is not a vector, or has another length.
+        TypeError: it does not hold integers.
+        ValueError: it is not a vector, has another length, or a number is negative or has more
+            than 31 bits. Traced, the last is a ``checkify`` error.
     """
-    array = value if isinstance(value, jax.Array | np.ndarray) else _as_array(name, value)
+    array = _integers(name, value, hint)
+    if length is not None and array.shape[0] != length:
+        raise ValueError(f"{name} must have length {length}{of and f' of {of}'}, got {len(array)}")
+    good = _within(array, 0, 2**31 - 1)
+    require(good, f"{name} must be counts of at most 31 bits, got {{value}}", value=array)
+    return _as_int32(array, good)
+
+
+def states(name: str, value, num_states: int, index) -> np.ndarray | Array:
+    """Solve states as int32[B], as long as ``index``; only rows that are no padding count.
+
+    Raises:
+        TypeError: it does not hold integers.
+        ValueError: it has another length, or a state is outside [0, K). Traced, that is a
+            ``checkify`` error, and without ``checkify`` such states become -1.
+    """
+    array = _integers(name, value)
+    if array.shape[0] != index.shape[0]:
+        raise ValueError(f"{name} must have length {index.shape[0]} of index, got {len(array)}")
+    good = _within(array, 0, num_states - 1)
+    if isinstance(good, np.ndarray) and is_concrete(index):
+        good, padding = np.asarray(good), np.asarray(index) < 0
+        array = np.where(padding, np.zeros((), array.dtype), array)
+        good = good | padding
+    else:
+        good = good | (index < 0)
+    require(good, f"{name} must lie in [0, {num_states}), got {{value}}", value=array)
+    return _as_int32(array, good)
+
+
+def _integers(name: str, value, hint: str = "") -> np.ndarray | Array:
+    """A vector of integers, of its own type; NumPy's where it can be read now."""
+    array = value if isinstance(value, Tracer) else _as_array(name, value)
     if array.size == 0 and not np.issubdtype(array.dtype, np.integer):
         array = np.zeros(array.shape, np.int32)
     if not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"{name} must hold integers, got {array.dtype}: cast it to int32")
+        raise TypeError(f"{name} must hold integers, got {array.dtype}{hint and f': {hint}'}")
     if array.ndim != 1:
         raise ValueError(f"{name} must be a vector [B], got shape {array.shape}")
-    if length is not None and array.shape[0] != length:
-        raise ValueError(f"{name} must have length {length}{of and f' of {of}'}, got {len(array)}")
-    return jnp.asarray(array, dtype=jnp.int32)
+    return array.astype(np.int32) if array.dtype.itemsize < 4 else array
+
+
+def _within(array, low: int, high: int):
+    """Whether numbers of an integer array lie in a range, in the array's own type."""
+    good = array <= min(high, int(np.iinfo(array.dtype).max))
+    return good & (array >= low) if np.issubdtype(array.dtype, np.signedinteger) else good
+
+
+def _as_int32(array, good) -> np.ndarray | Array:
+    """The good ones, -1 in place of the others."""
+    if isinstance(array, np.ndarray):
+        return array.astype(np.int32, copy=False)  # all are good, or an error was raised
+    safe = jnp.where(good, array, jnp.zeros((), array.dtype)).astype(jnp.int32)
+    return jnp.where(good, safe, -1)
 
 
 def rollout_counts(passes, trials) -> tuple[Array, Array]:
@@ -110,14 +185,24 @@ def rollout_counts(passes, trials) -> tuple[Array, Array]:
         ValueError: one is not a vector, lengths differ, or a count is out of range. Traced, the
             last is a ``checkify`` error.
     """
-    passes = integer_vector("passes", passes)
-    trials = integer_vector("trials", trials, length=passes.shape[0], of="passes")
+    passes = jnp.asarray(counts("passes", passes))
+    trials = jnp.asarray(counts("trials", trials, length=passes.shape[0], of="passes"))
     require(
         (passes >= 0) & (passes <= trials),
         "passes must lie in [0, trials], got {passes}",
         passes=passes,
     )
     return passes, trials
+
+
+def require_rows(name: str, value, length: int) -> None:
+    """Demand that something known of each row has a row for each.
+
+    Raises:
+        ValueError: its first axis has another length.
+    """
+    if np.ndim(value) == 0 or np.shape(value)[0] != length:
+        raise ValueError(f"{name} must have shape ({length}, ...), got {np.shape(value)}")
 
 
 def require_range(low: float, high: float, **values) -> None:
@@ -161,6 +246,23 @@ def require_scalar(low: float, high: float, **values) -> None:
         if np.ndim(value):
             raise ValueError(f"{name} must be one number, got shape {np.shape(value)}")
     require_range(low, high, **values)
+
+
+def require_positive(**values) -> None:
+    """Demand that settings are single positive numbers.
+
+    Args:
+        **values: by name, concrete or traced.
+
+    Raises:
+        TypeError: one is no number.
+        ValueError: one is an array of them, not finite, or not positive. Where traced, the last is
+            a ``checkify`` error.
+    """
+    require_scalar(0.0, jnp.inf, **values)
+    for name, value in values.items():
+        positive = jnp.asarray(value) > 0
+        require(positive, f"{name} must be positive, got {{{name}}}", **{name: value})
 
 
 def require_finite(**values) -> None:

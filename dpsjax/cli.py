@@ -24,7 +24,7 @@ import dpsjax
 from dpsjax.loop.compilation import use_compilation_cache
 from dpsjax.run.config import TrainConfig, from_dict
 from dpsjax.run.processes import DistributedConfig, connect, is_first, run_together
-from dpsjax.run.selectors import default_selector, selector_name, selector_names
+from dpsjax.run.selector_settings import selector_names, settings
 
 USAGE = """\
 usage: dpsjax COMMAND [OPTIONS]
@@ -197,10 +197,10 @@ def parse_train(words: Sequence[str]) -> TrainArguments:
     """
     source = _option(words, "--from", "")
     config = _recorded(Path(source)) if source else TrainConfig()
-    name = _option(words, "--selector", selector_name(config.selector))
-    if name != selector_name(config.selector):
-        config = dataclasses.replace(config, selector=default_selector(name))
-    default = TrainArguments(config, selector_name(config.selector))
+    name = _option(words, "--selector", config.selector.name)
+    if name != config.selector.name:
+        config = dataclasses.replace(config, selector=settings(name))
+    default = TrainArguments(config, config.selector.name)
     return tyro.cli(
         TrainArguments,
         args=list(words),

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 import dpsjax
-from dpsjax.selectors import field, recipes
+from dpsjax.selectors import papers
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -55,22 +55,18 @@ def test_public_names_are_documented(name):
         assert inspect.getdoc(value), f"{name}.{attribute}"
 
 
-def test_paper_index_names_every_recipe_and_its_paper():
-    index = (ROOT / "docs" / "selectors.md").read_text()
-    for module in (recipes, field):
-        for name, recipe in vars(module).items():
-            if inspect.isfunction(recipe) and inspect.getmodule(recipe) is module:
-                assert f"`{name}" in index, name
-                rows = [line for line in index.splitlines() if f"`{name}" in line]
-                for paper in re.findall(r"arXiv (\d{4}\.\d{5})", recipe.__doc__ or ""):
-                    assert any(paper in line for line in rows), (name, paper)
+def test_paper_index_is_that_of_the_catalogue():
+    index = (ROOT / "docs" / "selectors.md").read_text(encoding="utf-8")
+    assert index.split(papers.MARK)[1].strip() == papers.page().strip()
 
 
-def test_paper_index_names_what_exists():
-    index = (ROOT / "docs" / "selectors.md").read_text()
-    named = re.findall(r"^\| `(\w+)", index, re.MULTILINE)
-    assert len(named) > 25
-    assert all(hasattr(dpsjax.selectors, name) for name in named)
+def test_paper_index_has_every_recipe_its_paper_and_all_keywords():
+    index = papers.page()
+    for entry in dpsjax.selectors.catalogue().values():
+        section = index.split(f"### `{entry.recipe.__name__}`")[1].split("\n### ")[0]
+        assert entry.paper in section, entry.name
+        for keyword in entry.defaults():
+            assert f"| `{keyword}` |" in section, f"{entry.name}: {keyword} has no line in Args"
 
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -10,6 +10,7 @@ The functions of ``(a, b)`` below are written so that exchanging ``a`` and ``b``
 bits wherever it gives the same number: prompts at p and 1 - p then tie, as they should.
 """
 
+import dataclasses
 import functools
 import math
 import operator
@@ -19,8 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from dpsjax import checks
-from dpsjax.belief import rows
-from dpsjax.types import Array, Bool, Float, Int
+from dpsjax.belief import noise, rows
+from dpsjax.belief.filter import View, clear_of, ordered
+from dpsjax.types import Array, Bool, Float, Int, Key
 
 
 class Params(NamedTuple):
@@ -92,23 +94,14 @@ def counts(params: Params, belief: Belief) -> tuple[Float[Array, "N"], Float[Arr
     return params.prior[0] + kept * belief.excess[0], params.prior[1] + kept * belief.excess[1]
 
 
-def counts_of(
-    params: Params, belief: Belief, index: Int[Array, "B"]
-) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
-    """The pseudo-counts of some rows; padding (-1) has those of row 0."""
-    source = rows.gather_index(index)
-    picked = Belief(belief.excess[:, source], belief.last[source], belief.step)
-    return counts(params, picked)
-
-
-def update(
+def observe(
     params: Params,
     belief: Belief,
     index: Int[Array, "B"],
     passes: Int[Array, "B"],
     trials: Int[Array, "B"],
 ) -> Belief:
-    """One training step.
+    """What was seen in this step; a prompt seen twice in a step forgets once.
 
     Args:
         params: the hyperparameters.
@@ -118,22 +111,50 @@ def update(
         trials: rollouts; 0 means not seen.
 
     Returns:
-        the belief after the step.
+        the belief.
     """
     num_prompts, dtype = belief.last.shape[0], belief.excess.dtype
-    index = jnp.where(trials > 0, index, -1)
+    index = clear_of(index, trials)
     source, target = rows.gather_index(index), rows.scatter_index(index, num_prompts)
-    kept = params.decay * _retained(params, belief.step - belief.last[source])
+    age = belief.step - belief.last[source]
+    kept = jnp.where(age < 0, 1, params.decay * _retained(params, age))
     seen = jnp.stack([passes, trials - passes]).astype(dtype)
     renewed = kept[None] * belief.excess[:, source] + seen
-    # The barrier orders these reads before the writes, so that a donated belief is rewritten in
-    # place; without it the compiler copies the pool.
-    renewed, excess, last = jax.lax.optimization_barrier((renewed, belief.excess, belief.last))
+    renewed, excess, last = ordered(renewed, belief.excess, belief.last)
     return Belief(
         excess=excess.at[:, target].set(renewed, mode="drop"),
         last=last.at[target].set(belief.step + 1, mode="drop"),
-        step=belief.step + 1,
+        step=belief.step,
     )
+
+
+def advance(belief: Belief) -> Belief:
+    """The passing of a step."""
+    return belief._replace(step=belief.step + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class BetaView(View):
+    """What a Beta belief says: pseudo-counts of success and failure."""
+
+    a: Float[Array, "N"]
+    b: Float[Array, "N"]
+
+    def rate(self) -> Float[Array, "N"]:
+        """The posterior mean."""
+        return self.a / (self.a + self.b)
+
+    def outcome(self, group: int) -> Float[Array, "3 N"]:
+        """The beta-binomial chances."""
+
+        def run(count):
+            return _product((count + i) / (self.a + self.b + i) for i in range(group))
+
+        return jnp.stack([run(self.b), informative_prob(self.a, self.b, group), run(self.a)])
+
+    def sample(self, key: Key, ids: Int[Array, "N"]) -> Float[Array, "N"]:
+        """A Beta number."""
+        return noise.row_beta(key, ids, self.a, self.b)
 
 
 def offset(a: Float[Array, "..."], b: Float[Array, "..."], target) -> Float[Array, "..."]:

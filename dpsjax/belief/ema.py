@@ -4,14 +4,15 @@
 unless the average is to start from ``start``.
 """
 
+import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from dpsjax import checks
 from dpsjax.belief import rows
-from dpsjax.types import Array, Float, Int
+from dpsjax.belief.filter import View, group_outcome, ordered
+from dpsjax.types import Array, Float, Int, Key
 
 
 class Belief(NamedTuple):
@@ -30,7 +31,7 @@ def init(start, num_prompts: int) -> Belief:
     return Belief(value, jnp.zeros_like(value), jnp.zeros(num_prompts, jnp.int32))
 
 
-def update(
+def observe(
     decay,
     belief: Belief,
     index: Int[Array, "B"],
@@ -38,7 +39,7 @@ def update(
     *,
     first_visit_sets: bool = True,
 ) -> Belief:
-    """One step.
+    """What visits showed; each call is a visit of its rows.
 
     Args:
         decay: weight of the past, in [0, 1]; may be traced.
@@ -48,7 +49,7 @@ def update(
         first_visit_sets: whether the first visit overwrites the start value.
 
     Returns:
-        the belief after the step.
+        the belief.
     """
     source = rows.gather_index(index)
     target = rows.scatter_index(index, belief.visits.shape[0])
@@ -58,8 +59,7 @@ def update(
     moved = decay * old + (1 - decay) * seen
     new = jnp.where(visits == 0, seen, moved) if first_visit_sets else moved
     change = jnp.where(visits == 0, jnp.zeros_like(new), new - old)
-    # Reads before writes, so that a donated belief is rewritten in place.
-    new, change, visits, belief = jax.lax.optimization_barrier((new, change, visits, belief))
+    new, change, visits, belief = ordered(new, change, visits, belief)
     return Belief(
         value=belief.value.at[target].set(new, mode="drop"),
         change=belief.change.at[target].set(change, mode="drop"),
@@ -67,14 +67,21 @@ def update(
     )
 
 
-def progress_weight(change: Float[Array, "..."], slope=8.0, base=0.5) -> Float[Array, "..."]:
-    """LPPO's loss weight ``sigmoid(slope change) + base`` (arXiv 2507.06573), 1 at no change.
+@dataclasses.dataclass(frozen=True)
+class RateView(View):
+    """An averaged pass rate, taken at face value."""
 
-    The constants are those of a third party's implementation that quotes the paper.
+    value: Float[Array, "N"]
 
-    >>> float(progress_weight(jnp.float32(0)))
-    1.0
-    """
-    return jax.nn.sigmoid(jnp.asarray(slope, change.dtype) * change) + jnp.asarray(
-        base, change.dtype
-    )
+    def rate(self) -> Float[Array, "N"]:
+        """The average."""
+        return jnp.clip(self.value, 0, 1)
+
+    def outcome(self, group: int) -> Float[Array, "3 N"]:
+        """Of rollouts at that rate."""
+        return group_outcome(self.rate(), group)
+
+    def sample(self, key: Key, ids: Int[Array, "N"]) -> Float[Array, "N"]:
+        """The average itself: nothing is known of its error."""
+        del key, ids
+        return self.rate()

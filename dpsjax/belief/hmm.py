@@ -5,7 +5,8 @@ solved). Rolling a prompt out reveals its state; otherwise nothing is seen. The 
 is column-stochastic, ``transition[i, j] = P(next = i | now = j)``, with an independent Dirichlet
 belief per column whose counts forget exponentially.
 
-One step, for every prompt (``decay`` is the paper's lambda, ``alpha0`` the prior counts):
+One step, for every prompt (``decay`` is the paper's lambda, ``alpha0`` the prior counts), of which
+:func:`observe` does the rows that were seen and :func:`advance` all of them:
 
 1. posterior: one-hot at the revealed state, or the prior where nothing was seen;
 2. expected transition counts of the step, only where a state was seen,
@@ -38,17 +39,17 @@ import numpy as np
 
 from dpsjax import checks
 from dpsjax.belief import rows
-from dpsjax.belief.partition import (  # noqa: F401
+from dpsjax.belief.blocks import in_blocks
+from dpsjax.belief.states import (  # noqa: F401
     PARTITIONS,
     merge_states,
     partition_state,
+    pooled_state,
     solve_state,
 )
 from dpsjax.types import Array, ArrayLike, Float, Int
 
 UNSOLVED, PARTIAL, SOLVED = 0, 1, 2
-BLOCK = 2**11  # prompts whose lanes, and what is made of them, fit a core's cache
-AT_ONCE = 4  # blocks to a turn of the loop over them
 
 
 class Params(NamedTuple):
@@ -137,12 +138,8 @@ def params(num_states: int = 3, decay=0.5, prior_alpha=1.0, prior_pi=None) -> Pa
     pi = jnp.asarray(pi, dtype)
     if pi.shape != (num_states,):
         raise ValueError(f"prior_pi must have shape ({num_states},), got {pi.shape}")
+    checks.require_scalar(0.0, 1.0, decay=decay)
     decay = jnp.asarray(decay, dtype)
-    if decay.ndim != 0:
-        raise ValueError(f"decay must be a number, got shape {decay.shape}: vmap over it")
-    checks.require(
-        (decay >= 0) & (decay <= 1), "decay must lie in [0, 1], got {decay}", decay=decay
-    )
     checks.require(
         jnp.isfinite(alpha) & (alpha >= 0),
         "prior_alpha must be finite and not negative, got {alpha}",
@@ -230,49 +227,16 @@ def _predict(params, posterior, excess, age):
     return [_total(alpha[i][j] * share[j] for j in states) for i in states]
 
 
-def _advance_in_blocks(params, belief, block):
-    """What :func:`_advance` returns, a few blocks at a time, written over ``belief.prior``.
+def _ahead(params: Params, belief: Belief) -> tuple[Float[Array, "N"], ...]:
+    """Lanes of the prior of the step to come, written over ``belief.prior``."""
 
-    XLA's CPU compiler makes a loop of its own for each lane and for what they share, so over the
-    whole pool every loop reads the counts from memory again. Within a block they stay in cache,
-    and the loops of several blocks are enough to keep several cores busy.
-    """
-    size = belief.last.shape[0]
+    def predict(fixed, lanes):
+        params, step = fixed
+        posterior, excess, last = lanes
+        return tuple(_predict(params, posterior, excess, step - last))
 
-    def ahead(start):
-        def part(lane):
-            return jax.lax.dynamic_slice(lane, (start,), (block,))
-
-        now, excess, last = jax.tree.map(part, (belief.posterior, belief.excess, belief.last))
-        return _predict(params, now, excess, belief.step - last)
-
-    def advance(turn, lanes):
-        # The last blocks begin earlier: they repeat what is done already.
-        starts = [jnp.minimum((turn * AT_ONCE + i) * block, size - block) for i in range(AT_ONCE)]
-        for start, values in [(start, ahead(start)) for start in starts]:
-            lanes = tuple(
-                jax.lax.dynamic_update_slice(lane, value, (start,))
-                for lane, value in zip(lanes, values, strict=True)
-            )
-        return lanes
-
-    return jax.lax.fori_loop(0, -(-size // (block * AT_ONCE)), advance, belief.prior)
-
-
-def _advance(params, belief):
-    """Lanes of the prior of the step to come."""
-
-    def whole(params, belief):
-        return tuple(_predict(params, belief.posterior, belief.excess, belief.step - belief.last))
-
-    if belief.last.shape[0] < 2 * BLOCK * AT_ONCE:
-        return whole(params, belief)
-    return jax.lax.platform_dependent(
-        params,
-        belief,
-        cpu=lambda params, belief: _advance_in_blocks(params, belief, BLOCK),
-        default=whole,  # other compilers make one loop of it
-    )
+    lanes = (belief.posterior, belief.excess, belief.last)
+    return in_blocks(predict, (params, belief.step), lanes, belief.prior)
 
 
 def _transition_counts(params, posterior, excess, age, one_hot):
@@ -352,33 +316,47 @@ def update(
         raise ValueError(
             f"belief has {len(belief.prior)} states, params has {num_states}: make it of them"
         )
-    index = checks.integer_vector("index", index)
-    state = checks.integer_vector("state", state, length=index.shape[0], of="index")
-    checks.require(
-        (index >= -1) & (index < num_prompts),
-        f"index must lie in [0, {num_prompts}), or be -1 for padding; got {{index}}",
-        index=index,
-    )
-    checks.require(
-        (index < 0) | ((state >= 0) & (state < num_states)),
-        f"state must lie in [0, {num_states}), got {{state}}",
-        state=state,
-    )
-    known = (index < num_prompts) & (state >= 0) & (state < num_states)
-    index = jnp.where(known, index, -1)
+    index = jnp.asarray(checks.ids("index", index, num_prompts))
+    state = jnp.asarray(checks.states("state", state, num_states, index))
+    index = jnp.where(state >= 0, index, -1)
     if not unique_indices:
         index, state = merge_states(index, state, num_states)
+    return advance(params, observe(params, belief, index, state))
 
-    states = range(num_states)
+
+def observe(
+    params: Params, belief: Belief, index: Int[Array, "B"], state: Int[Array, "B"]
+) -> Belief:
+    """What was seen in this step; unchecked, for distinct rows.
+
+    A prompt that was seen in this step before, in another round of rollouts, is believed to be in
+    the state that both reveal together (:func:`merge_states`); its counts stay those of the first.
+
+    Args:
+        params: the hyperparameters.
+        belief: N prompts; donate it under ``jit``.
+        index: distinct rows; -1 is padding.
+        state: their states, 0..K-1.
+
+    Returns:
+        the belief, in which ``prior`` knows what was seen.
+    """
+    states, num_prompts = range(params.pi.shape[0]), belief.last.shape[0]
     source, target = rows.gather_index(index), rows.scatter_index(index, num_prompts)
-    one_hot = tuple((state == i).astype(params.pi.dtype) for i in states)
-    now, seen = jax.tree.map(lambda lane: lane[source], (belief.posterior, belief.excess))
+    now, seen, ahead = jax.tree.map(
+        lambda lane: lane[source], (belief.posterior, belief.excess, belief.prior)
+    )
     age = belief.step - belief.last[source]
+    again = age < 0
+    before = jnp.argmax(jnp.stack(ahead), axis=0).astype(jnp.int32)
+    state = jnp.where(again, pooled_state(before, state, len(states)), state)
+    one_hot = tuple((state == i).astype(params.pi.dtype) for i in states)
     counts = _transition_counts(params, now, seen, age, one_hot)
     kept = params.decay * _retained(params.decay, age)
 
     def renewed(i, j):
-        return kept * seen[i][j].astype(kept.dtype) + counts[i][j]
+        old = seen[i][j].astype(kept.dtype)
+        return jnp.where(again, old, kept * old + counts[i][j])
 
     def write(lane, values):
         return lane.at[target].set(values.astype(lane.dtype), mode="drop")
@@ -386,19 +364,30 @@ def update(
     # Every write depends on the reads above, so that a donated belief is rewritten in place;
     # otherwise the compiler copies the lane. Counts are never negative: the choice is formal.
     read = counts[0][0] >= 0
-    # The posterior of a prompt that was not seen is its prior. The choice is formal here too: it
-    # has the compiler write over the old posterior, and not copy the prior to a place of its own.
-    begun = belief.step + jnp.all(read).astype(jnp.int32) > 0
-    unseen = [
-        jnp.where(begun, now, old) for now, old in zip(belief.prior, belief.posterior, strict=True)
-    ]
-    after = Belief(
-        posterior=tuple(write(lane, seen) for lane, seen in zip(unseen, one_hot, strict=True)),
-        prior=belief.prior,
+    return belief._replace(
+        prior=tuple(write(lane, seen) for lane, seen in zip(belief.prior, one_hot, strict=True)),
         excess=tuple(
             tuple(write(belief.excess[i][j], renewed(i, j)) for j in states) for i in states
         ),
         last=write(belief.last, jnp.where(read, belief.step + 1, belief.step)),
-        step=belief.step + 1,
     )
-    return after._replace(prior=_advance(params, after))
+
+
+def advance(params: Params, belief: Belief) -> Belief:
+    """The passing of a step: what is believed of it becomes the posterior, and all are predicted.
+
+    Args:
+        params: the hyperparameters.
+        belief: N prompts; donate it under ``jit``.
+
+    Returns:
+        the belief before the next step.
+    """
+    # The choice is formal: it has the compiler write over the old posterior, and not copy the
+    # prior to a place of its own.
+    begun = belief.step >= 0
+    posterior = tuple(
+        jnp.where(begun, now, old) for now, old in zip(belief.prior, belief.posterior, strict=True)
+    )
+    after = belief._replace(posterior=posterior, step=belief.step + 1)
+    return after._replace(prior=_ahead(params, after))

@@ -43,8 +43,13 @@ def use_compilation_cache(environment: Mapping[str, str] = os.environ) -> None:
     Args:
         environment: variables of the process.
     """
-    if _VARIABLE not in environment:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder(environment)))
+    if _VARIABLE in environment:
+        return
+    try:
+        folder = cache_folder(environment)
+    except RuntimeError:  # nobody's home: the cache is a comfort, and a run does without
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def compiler_options(mesh: AnyMesh) -> dict[str, int | bool] | None:

@@ -287,7 +287,7 @@ def draw_calibration(axes: "Axes", records: Sequence[Record]) -> None:
     mean, rate, error, count = calibration(*partial_predictions(records))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", label="perfect")
     axes.errorbar(mean, rate, yerr=error, fmt="none", ecolor=BLUE, capsize=2, linewidth=1)
-    area = 6 + 90 * count / count.max()
+    area = 6 + 90 * count / max(count.max(initial=0), 1)
     axes.scatter(mean, rate, s=area, color=BLUE, alpha=0.6, linewidth=0)
     label = "rolled-out prompts\n(area: how many)"
     axes.scatter([], [], s=24, color=BLUE, alpha=0.6, linewidth=0, label=label)
@@ -311,8 +311,8 @@ def calibration(
     """
     place = np.minimum((predicted * bins).astype(int), bins - 1)
     kept, count = np.unique(place, return_counts=True)
-    mean = np.array([predicted[place == b].mean() for b in kept])
-    rate = np.array([partial[place == b].mean() for b in kept])
+    mean = np.array([predicted[place == b].mean() for b in kept], float)
+    rate = np.array([partial[place == b].mean() for b in kept], float)
     z2 = 1.96**2
     centre = (rate + z2 / (2 * count)) / (1 + z2 / count)
     half = 1.96 / (1 + z2 / count) * np.sqrt(rate * (1 - rate) / count + z2 / (4 * count**2))

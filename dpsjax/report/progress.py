@@ -81,7 +81,8 @@ def progress(steps: int, console: Console) -> Iterator[Callable[[Record], None]]
 
         def show(record: Record) -> None:
             rows.append(cells(record))
-            live.update(Group(_table(rows), ProgressBar(steps, record["step"], width=72)))
+            bar = ProgressBar(steps, record["step"], width=min(72, console.width))
+            live.update(Group(_table(rows, console.width), bar))
 
         yield show
 
@@ -95,10 +96,21 @@ def _print_line(cells: list[str], steps: int) -> None:
     print(line, file=sys.stdout, flush=True)
 
 
-def _table(rows: deque[list[str]]) -> Table:
+# The columns that go first where there is no room for all; a number is never cut.
+_DISPENSABLE = ("seconds", "rollouts", "reward", "ETA s")
+
+
+def _table(rows: deque[list[str]], width: int) -> Table:
+    places = list(range(len(_HEADINGS)))
+    widths = [max(len(text) for text in column) for column in zip(_HEADINGS, *rows, strict=True)]
+    for name in _DISPENSABLE:
+        if sum(widths[place] + 1 for place in places) <= width:
+            break
+        places.remove(_HEADINGS.index(name))
     table = Table(box=None, pad_edge=False)
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right", min_width=9)
+    for place in places:
+        least = 9 if width >= 9 * len(_HEADINGS) + 7 else widths[place]
+        table.add_column(_HEADINGS[place], justify="right", min_width=least, no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(row[place] for place in places))
     return table

@@ -1,6 +1,8 @@
 """The settings of a run, typed and checked when they are made; the command line is made of them."""
 
 import dataclasses
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +10,6 @@ from typing import Any
 
 from dpsjax.checks import require_counts, require_integers, require_setting
 from dpsjax.grpo.config import GRPOConfig
-from dpsjax.run.budget_selectors import allocation_of, screen_of
 from dpsjax.run.sections import (
     CheckpointConfig,
     CountdownConfig,
@@ -18,7 +19,7 @@ from dpsjax.run.sections import (
     ModelConfig,
     RolloutConfig,
 )
-from dpsjax.run.selectors import Dps, SelectorConfig, default_selector, selector_name
+from dpsjax.run.selector_settings import SelectorSettings, settings
 
 
 def _default_grpo() -> GRPOConfig:
@@ -37,7 +38,7 @@ class TrainConfig:
     """Folder of the results; runs/TASK-SELECTOR-seedS by default."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    selector: SelectorConfig = field(default_factory=Dps)
+    selector: SelectorSettings = field(default_factory=lambda: settings("dps"))
     task: CountdownConfig = field(default_factory=CountdownConfig)
     grpo: GRPOConfig = field(default_factory=_default_grpo)
     """How rollouts become an update; but for the learning rate, as the released DPS scripts."""
@@ -75,30 +76,27 @@ class TrainConfig:
 
     def _check_numbers_of_rollouts(self) -> None:
         """Refuse what does not go with selectors that say how many rollouts a prompt gets."""
-        group = self.grpo.rollouts_per_prompt
-        name = f"selector={selector_name(self.selector)!r}"
-        unequal = allocation_of(self.selector, self.rollout.prompts, group) is not None
-        if unequal and self.rollout.keep is not None:
+        group, name = self.grpo.rollouts_per_prompt, f"selector={self.selector.name!r}"
+        most = self.selector.most()
+        if most is not None and self.rollout.keep is not None:
             raise ValueError(
                 f"rollout.keep={self.rollout.keep} needs equal groups, and {name} makes unequal "
                 "ones: leave it out"
             )
-        screen = screen_of(self.selector)
-        if screen is not None:
-            if screen >= group:
-                raise ValueError(
-                    f"selector.screen={screen} must be less than rollouts_per_prompt={group}, "
-                    "which counts those of the screening too"
-                )
-            if self.loss.advantages == "denoised":
-                raise ValueError(
-                    f"loss.advantages='denoised' needs a belief that has seen all rollouts, and "
-                    f"{name} learns from those of the screening: choose another of the two"
-                )
+        if most is not None and not group <= most:
+            raise ValueError(
+                f"grpo.rollouts_per_prompt={group} is the mean of what the prompts get: it must be "
+                f"at most selector.{self.selector.ENTRY.most}={most}"
+            )
+        if self.selector.screen() is not None and self.loss.advantages == "denoised":
+            raise ValueError(
+                f"loss.advantages='denoised' needs a belief that has seen all rollouts, and "
+                f"{name} learns from those of the screening: choose another of the two"
+            )
 
     def folder(self) -> Path:
         """Where the results go."""
-        name = f"countdown-{selector_name(self.selector)}-seed{self.seed}"
+        name = f"countdown-{self.selector.name}-seed{self.seed}"
         return Path("runs") / name if self.out is None else self.out
 
 
@@ -110,7 +108,9 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     values["out"] = str(config.folder())
-    values["selector"] = {"name": selector_name(config.selector), **values["selector"]}
+    trace = values["selector"]["around"]["difficulty"]
+    values["selector"]["around"]["difficulty"] = None if trace is None else str(trace)
+    values["selector"] = {"name": config.selector.name, **values["selector"]}
     return values
 
 
@@ -130,37 +130,44 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     3
     """
     values = dict(values)
-    if values.get("out") is not None:
-        values["out"] = Path(values["out"])
     selector = dict(values.pop("selector", {}))
-    start = TrainConfig(selector=default_selector(selector.pop("name", "dps")))
+    start = TrainConfig(selector=settings(selector.pop("name", "dps")))
     return _replaced(start, {**values, "selector": selector}, "")
 
 
-def _like(value: Any, old: Any) -> bool:
-    """Whether a value of JSON may stand for a setting; the settings check the rest themselves."""
-    if isinstance(old, bool) or isinstance(value, bool):
-        return type(old) is type(value)
-    if isinstance(old, float):
-        return isinstance(value, int | float)
-    if isinstance(old, tuple):
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON may stand for a setting of a type; the settings check the rest."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _fits(value, parts[0])
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is typing.Literal:
+        return value in parts
+    if origin is tuple:
         return isinstance(value, list | tuple)
-    return old is None or value is None or isinstance(value, type(old))
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, {float: int | float, Path: str | Path}.get(kind, kind))
 
 
 def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:
     """``default`` with other values; its nested settings and tuples show how to read JSON."""
-    known = {field.name for field in dataclasses.fields(default)}
+    kinds = typing.get_type_hints(type(default), include_extras=True)
     changes = {}
     for name, value in values.items():
-        if name not in known:
+        if name not in vars(default):
             raise ValueError(f"there is no setting {where}{name}: it is not of this version")
         old = vars(default)[name]
         if dataclasses.is_dataclass(old):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{where}{name}={value!r} must be an object of settings")
             value = _replaced(old, value, f"{where}{name}.")
-        elif not _like(value, old):
+        elif not _fits(value, kinds[name]):
             raise ValueError(f"{where}{name}={value!r} must be like {old!r}")
-        changes[name] = tuple(value) if isinstance(value, list) else value
+        elif isinstance(value, list):
+            value = tuple(value)
+        elif isinstance(value, str) and _fits(Path(), kinds[name]):
+            value = Path(value)
+        changes[name] = value
     return dataclasses.replace(default, **changes)

@@ -21,7 +21,6 @@ from dpsjax.loop.state import TrainState, digest
 from dpsjax.policy.weights import on_host
 from dpsjax.report import plots, prompt_table, report, trace_file
 from dpsjax.run.config import to_dict
-from dpsjax.run.selectors import selector_name
 from dpsjax.run.setup import Run
 from dpsjax.types import PyTree
 
@@ -252,7 +251,7 @@ def summarize(
 
     return {
         "task": run.task.name,
-        "selector": selector_name(run.config.selector),
+        "selector": run.config.selector.name,
         "seed": run.config.seed,
         "steps": last["step"],
         "rollouts": last["rollouts"],

@@ -28,7 +28,6 @@ from dpsjax.run.config import TrainConfig, to_dict
 from dpsjax.run.language import is_checkpoint_folder
 from dpsjax.run.position import Position, hash_of
 from dpsjax.run.resume import identity, meta_of, resume
-from dpsjax.run.selectors import selector_name
 from dpsjax.run.setup import Run, prepare
 from dpsjax.run.signals import Request, Terminated, termination
 from dpsjax.run.training import train
@@ -267,6 +266,6 @@ def _title(run: Run, records: list[Record]) -> str:
     config = run.config
     group = config.grpo.rollouts_per_prompt
     return (
-        f"{run.task.name}, {selector_name(config.selector)}, seed {config.seed}: "
+        f"{run.task.name}, {config.selector.name}, seed {config.seed}: "
         f"{len(records)} steps of {config.rollout.prompts} x {group}"
     )

@@ -116,6 +116,7 @@ def build_task(config: TrainConfig) -> Task:
     task = config.task.build()
     if config.rollout.workers:
         score = ScoringWorkers(task.score, config.rollout.workers, config.rollout.seconds)
+        score.start()
         task = dataclasses.replace(task, score=score)
     if is_checkpoint_folder(config.model.init):
         task = for_language_model(task, Path(config.model.init))

@@ -3,114 +3,125 @@
 Recipes (nouns) are chains of parts (verbs); write your own the same way with :func:`chain`.
 """
 
-from dpsjax.selectors.allocate import (
-    allocate_greedy,
-    allocate_proportional,
-    knapsack,
-    knapsack_value,
-    max_variance_subset,
-    vip_allocate,
-)
-from dpsjax.selectors.api import late_weights, observe, select
-from dpsjax.selectors.combinators import cool_down, freeze, mix, revisit, schedule, stratify
-from dpsjax.selectors.draw import draw
-from dpsjax.selectors.field import (
-    adarft,
-    arcus,
-    beta_mean,
-    cures,
-    gcs,
-    greso,
-    insight,
-    kgps,
-    lilo,
-    mapp,
-    prioritized_replay,
-    sec,
-    speed,
-    static_order,
-    variance_ema,
-    vcrl,
-)
-from dpsjax.selectors.gates import accept_mixed, accept_variance, candidate_pool
-from dpsjax.selectors.history import skip_solved, skip_streaks
-from dpsjax.selectors.paced import (
-    add_arc_nearness,
-    add_category_value,
-    add_difficulty_target,
-    add_order,
-    add_paced_arc_nearness,
-    track_arc,
-)
-from dpsjax.selectors.pool import add_prompts, remove_prompts, reserve
-from dpsjax.selectors.protocol import (
+from dpsjax.belief.beta import BetaView
+from dpsjax.belief.ema import RateView
+from dpsjax.belief.filter import Filter, View
+from dpsjax.belief.grid import GridView
+from dpsjax.belief.kalman import GaussianView
+from dpsjax.belief.states import StateView
+from dpsjax.selectors.api import Outlook, advance, has_belief, inspect, observe, select
+from dpsjax.selectors.around import surround
+from dpsjax.selectors.base import (
     Batch,
     ChainState,
     Evidence,
-    LateWeight,
+    Feedback,
     Proposal,
     Selector,
     chain,
     stateless,
 )
-from dpsjax.selectors.rates import (
-    add_average,
-    add_bell,
-    add_expected_variance,
-    add_fewest_visits,
-    add_information,
-    add_informative_prob,
-    add_learnability,
-    add_nearness,
-    add_progress,
-    weigh_progress,
+from dpsjax.selectors.catalogue import catalogue, entry_of
+from dpsjax.selectors.combine import (
+    allocate,
+    cool_down,
+    freeze,
+    mix,
+    revisit,
+    schedule,
+    stratify,
 )
-from dpsjax.selectors.recipes import (
+from dpsjax.selectors.contrib.adarft import adarft, add_difficulty_target
+from dpsjax.selectors.contrib.arcus import (
+    ArcView,
+    add_arc_nearness,
+    add_paced_arc_nearness,
+    arcus,
+    track_arc,
+)
+from dpsjax.selectors.contrib.baselines import add_order, static_order, variance_ema
+from dpsjax.selectors.contrib.cures import add_deviation, by_deviation, cures, hold
+from dpsjax.selectors.contrib.dapo import dynamic_sampling
+from dpsjax.selectors.contrib.depo import (
     depo,
-    dps,
-    dps_binomial,
-    dynamic_sampling,
-    history_resampling,
+    explorability,
+    gaussian_difficulty_sample,
+    pagerank,
+    track_explorability,
+    weighted_dpp_greedy,
+)
+from dpsjax.selectors.contrib.gcs import add_bell, gcs
+from dpsjax.selectors.contrib.greso import greso, skip_streaks
+from dpsjax.selectors.contrib.insight import add_information, insight
+from dpsjax.selectors.contrib.kgps import add_expected_variance, kgps
+from dpsjax.selectors.contrib.knapsack import knapsack
+from dpsjax.selectors.contrib.lilo import lilo
+from dpsjax.selectors.contrib.lppo import (
+    add_progress,
     learning_progress,
     lppo,
-    mopps,
-    uniform,
-    uniform_epochs,
+    progress_weight,
+    weigh_progress,
 )
-from dpsjax.selectors.refill import Buffer, fill, init_buffer, push, take
-from dpsjax.selectors.replay import explorability, prioritize, track_explorability
-from dpsjax.selectors.sampling import add_thompson, draw_proportional, draw_softmax
-from dpsjax.selectors.scores import add_entropy, add_state_prob, middle_state, partial_states
-from dpsjax.selectors.solve_rate import RateBelief, add_mixed_prob, track_solve_rate
-from dpsjax.selectors.subset import gaussian_difficulty_sample, pagerank, weighted_dpp_greedy
-from dpsjax.selectors.trackers import (
-    AverageBelief,
-    BetaBelief,
-    GaussianBelief,
-    StateBelief,
+from dpsjax.selectors.contrib.mapp import mapp
+from dpsjax.selectors.contrib.plr import prioritize, prioritized_replay
+from dpsjax.selectors.contrib.sec import draw_categories, sec
+from dpsjax.selectors.contrib.speed import speed
+from dpsjax.selectors.contrib.srpo import history_resampling, skip_solved
+from dpsjax.selectors.contrib.vcrl import accept_variance, vcrl
+from dpsjax.selectors.contrib.vip import vip
+from dpsjax.selectors.draw import draw, draw_proportional, draw_softmax
+from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.pool import add_prompts, prompt_axes, remove_prompts, reserve
+from dpsjax.selectors.recipes import beta_mean, dps, dps_binomial, mopps, uniform, uniform_epochs
+from dpsjax.selectors.refill import fill
+from dpsjax.selectors.score import (
+    accept_mixed,
+    add_average,
+    add_entropy,
+    add_fewest_visits,
+    add_learnability,
+    add_mixed_prob,
+    add_nearness,
+    add_state_prob,
+    add_thompson,
+    candidate_pool,
+    from_view,
+    middle_state,
+    partial_states,
+)
+from dpsjax.selectors.track import (
+    Average,
     Visits,
     pass_rate,
     rollout_variance,
+    track,
     track_average,
     track_beta,
     track_hmm,
     track_logit,
+    track_solve_rate,
     track_visits,
 )
 
 __all__ = [
-    "AverageBelief",
+    "ArcView",
+    "Average",
     "Batch",
-    "BetaBelief",
-    "Buffer",
+    "BetaView",
     "ChainState",
+    "Entry",
     "Evidence",
-    "GaussianBelief",
-    "LateWeight",
+    "Feedback",
+    "Filter",
+    "GaussianView",
+    "GridView",
+    "Outlook",
     "Proposal",
-    "RateBelief",
+    "RateView",
     "Selector",
-    "StateBelief",
+    "StateView",
+    "View",
     "Visits",
     "accept_mixed",
     "accept_variance",
@@ -118,13 +129,12 @@ __all__ = [
     "add_arc_nearness",
     "add_average",
     "add_bell",
-    "add_category_value",
+    "add_deviation",
     "add_difficulty_target",
     "add_entropy",
     "add_expected_variance",
     "add_fewest_visits",
     "add_information",
-    "add_informative_prob",
     "add_learnability",
     "add_mixed_prob",
     "add_nearness",
@@ -134,11 +144,13 @@ __all__ = [
     "add_prompts",
     "add_state_prob",
     "add_thompson",
-    "allocate_greedy",
-    "allocate_proportional",
+    "advance",
+    "allocate",
     "arcus",
     "beta_mean",
+    "by_deviation",
     "candidate_pool",
+    "catalogue",
     "chain",
     "cool_down",
     "cures",
@@ -146,27 +158,29 @@ __all__ = [
     "dps",
     "dps_binomial",
     "draw",
+    "draw_categories",
     "draw_proportional",
     "draw_softmax",
     "dynamic_sampling",
+    "entry_of",
     "explorability",
     "fill",
     "freeze",
+    "from_view",
     "gaussian_difficulty_sample",
     "gcs",
     "greso",
+    "has_belief",
     "history_resampling",
-    "init_buffer",
+    "hold",
     "insight",
+    "inspect",
     "kgps",
     "knapsack",
-    "knapsack_value",
-    "late_weights",
     "learning_progress",
     "lilo",
     "lppo",
     "mapp",
-    "max_variance_subset",
     "middle_state",
     "mix",
     "mopps",
@@ -176,7 +190,8 @@ __all__ = [
     "pass_rate",
     "prioritize",
     "prioritized_replay",
-    "push",
+    "progress_weight",
+    "prompt_axes",
     "remove_prompts",
     "reserve",
     "revisit",
@@ -190,7 +205,8 @@ __all__ = [
     "stateless",
     "static_order",
     "stratify",
-    "take",
+    "surround",
+    "track",
     "track_arc",
     "track_average",
     "track_beta",
@@ -203,7 +219,7 @@ __all__ = [
     "uniform_epochs",
     "variance_ema",
     "vcrl",
-    "vip_allocate",
+    "vip",
     "weigh_progress",
     "weighted_dpp_greedy",
 ]

@@ -1,31 +1,41 @@
-"""The two calls a training loop makes: `select` before the rollouts, `observe` after them."""
+"""The calls of a training loop: `select` before the rollouts, `observe` after them, `inspect`.
+
+Called with arrays, as in a plain Python loop, each is compiled once for a selector and the shapes
+it meets, and what it does not change in the state is passed through, not copied. Called inside
+``jit``, ``vmap``, ``scan`` or ``shard_map`` it is traced with what stands around it.
+"""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dpsjax import checks
 from dpsjax.belief import rows
-from dpsjax.selectors.draw import draw
-from dpsjax.selectors.protocol import (
+from dpsjax.belief.filter import View
+from dpsjax.selectors import pool
+from dpsjax.selectors.base import (
     Batch,
     ChainState,
     Evidence,
-    LateWeight,
+    Feedback,
     Proposal,
     Selector,
     first_row,
+    newest,
 )
-from dpsjax.types import Array, ArrayLike, Bool, Float, Key
+from dpsjax.selectors.compiled import compiled
+from dpsjax.selectors.draw import draw
+from dpsjax.types import Array, ArrayLike, Float, Key
 
 
-def _num_rows(selector, state) -> int:
-    checks.require_type(Selector, "a recipe or a chain", selector=selector)
-    if not isinstance(state, ChainState):
-        raise TypeError(
-            f"state must come from a recipe's or a chain's init, got {type(state).__name__}: "
-            "wrap the part in dpsjax.chain(...)"
-        )
-    return state.active.shape[0]
+class Outlook(NamedTuple):
+    """What is believed of every prompt, in the step to come."""
+
+    rate: Float[Array, "N"]  # expected pass rate of a rollout
+    mixed: Float[Array, "N"]  # chance that a group of G neither all passes nor all fails
+    outcome: Float[Array, "3 N"]  # chances that none, some or all of a group pass
 
 
 def select(
@@ -37,9 +47,6 @@ def select(
     axis_name: str | None = None,
 ) -> tuple[Batch, ChainState]:
     """Choose the prompts to roll out next.
-
-    Pure: works eagerly and under ``jit``, ``vmap`` (over keys, states and hyperparameters),
-    ``scan`` and ``shard_map``.
 
     Args:
         selector: a recipe or a chain.
@@ -54,24 +61,21 @@ def select(
         prompts are eligible.
 
     Raises:
-        TypeError: if ``state`` is not the state of a chain, or another argument something else.
-        ValueError: if ``batch_size`` is not positive.
+        TypeError: ``state`` is not the state of a chain, or another argument something else.
+        ValueError: ``batch_size`` is not positive, or ``state`` is that of another selector.
     """
-    num_rows = _num_rows(selector, state)
     checks.require_key(key=key)
     checks.require_counts(batch_size=batch_size)
-    draw_key, part_key = jax.random.split(key)
-    ids = first_row(num_rows, axis_name) + jnp.arange(num_rows, dtype=jnp.int32)
-    proposal = Proposal(
-        ids=ids,
-        score=jnp.zeros(num_rows, jnp.float32),
-        eligible=jnp.ones(num_rows, bool),
-        weight=jnp.ones(num_rows, jnp.float32),
-        axis_name=axis_name,
-        batch_size=batch_size,
-    )
-    proposal, state = selector.propose(part_key, proposal, state)
-    return draw(draw_key, proposal, batch_size), state
+    state = pool.checked(selector, state)
+
+    def call(state, key):
+        return _select(selector, key, state, batch_size, axis_name)
+
+    if axis_name is None and checks.is_concrete(key, state):
+        done = compiled((selector, "select", batch_size), call, state, (key,), donate=False)
+        if done is not None:
+            return done
+    return call(state, key)
 
 
 def observe(
@@ -81,46 +85,139 @@ def observe(
     passes: ArrayLike,
     trials: ArrayLike,
     *,
-    rewards: Float[Array, "B G"] | None = None,
-    entropies: Float[Array, "B G"] | None = None,
+    age: ArrayLike | None = None,
     axis_name: str | None = None,
-) -> tuple[Bool[Array, "B"], ChainState]:
-    """Learn from one step's rollouts. Call it once a training step, also with no rows at all.
+    advance: bool = True,
+    donate: bool = False,
+    **extras: Array,
+) -> tuple[Feedback, ChainState]:
+    """Learn from rollouts, as often as rewards arrive.
 
-    Trackers learn from every row; only the loss obeys ``accept``. Rows of the same prompt are
-    merged by adding their counts.
+    Beliefs learn from every row; only the loss obeys ``accept``. Rows of the same prompt are
+    merged by adding their counts, but each row is accepted or not by its own.
 
     Args:
         selector: the selector that made ``state``.
-        state: the current state; donate it under ``jit`` to update it in place.
-        index: int32[B] global prompt ids, -1 is padding.
-        passes: int32[B] rollouts that passed, 0..trials.
-        trials: int32[B] rollouts made; 0 means that nothing was seen.
-        rewards: float[B, G] reward of each rollout, for selectors that look at it. Of rows with
-            the same id the first one's are used.
-        entropies: float[B, G] mean token entropy of each rollout, NaN where there is none.
-        axis_name: as in :func:`select`; ``index``, ``passes`` and ``trials`` are the same on every
-            shard.
+        state: the current state.
+        index: int[B] global prompt ids, -1 is padding.
+        passes: int[B] rollouts that passed, 0..trials.
+        trials: int[B] rollouts made; 0 means that nothing was seen.
+        age: int[B] updates that the policy has had since it made these rollouts; 0 if not given.
+        axis_name: as in :func:`select`; the rows are the same on every shard.
+        advance: whether a training step has passed too. A loop in which rewards arrive several
+            times a step says False but for the last time, which may have no rows, or calls
+            :func:`advance` once a step.
+        donate: write over the buffers of ``state``, which must not be used again. Inside ``jit``
+            that is up to ``donate_argnums``.
+        **extras: whatever else is known of each row, arrays [B, ...] by name, for the parts that
+            look: ``rewards`` float[B, G] and ``entropies`` float[B, G] (mean token entropy of each
+            rollout, NaN where there is none). Of rows with the same id the first one's are used.
 
     Returns:
-        ``(accept bool[B], state)``; padding is not accepted.
+        ``(feedback, state)``; padding is not accepted.
 
     Raises:
-        TypeError: if an argument does not hold integers.
-        ValueError: for an id outside [-1, N), counts that are not 0 <= passes <= trials, or
-            unequal lengths. Under ``jit`` these are ``checkify`` errors; without ``checkify`` such
-            rows are dropped.
+        TypeError: an argument does not hold integers.
+        ValueError: an id is outside [-1, N) or names an empty row, counts are not
+            0 <= passes <= trials, or lengths differ. Under ``jit`` these are ``checkify`` errors;
+            without ``checkify`` such rows are dropped.
     """
-    num_rows = _num_rows(selector, state)
-    index = checks.integer_vector("index", index)
-    passes = checks.integer_vector("passes", passes, length=index.shape[0], of="index")
-    trials = checks.integer_vector("trials", trials, length=index.shape[0], of="index")
-    total = num_rows if axis_name is None else num_rows * jax.lax.axis_size(axis_name)
-    checks.require(
-        (index >= -1) & (index < total),
-        f"index must lie in [0, {total}), or be -1 for padding; got {{index}}",
-        index=index,
+    state = pool.checked(selector, state)
+    total = state.active.shape[0] * (1 if axis_name is None else jax.lax.axis_size(axis_name))
+    index, passes, trials = _rows_of(index, passes, trials, total)
+    if axis_name is None:
+        pool.require_active(state, index)
+    age = np.zeros(index.shape, np.int32) if age is None else age
+    age = checks.counts("age", age, length=index.shape[0], of="index")
+    for name, value in extras.items():
+        checks.require_rows(name, value, index.shape[0])
+        extras[name] = jnp.asarray(value)
+
+    def call(state, *arrays):
+        return _observe(selector, state, *jax.tree.map(jnp.asarray, arrays), axis_name, advance)
+
+    arrays = (index, passes, trials, age, extras)
+    if axis_name is None and checks.is_concrete(state, arrays):
+        done = compiled((selector, "observe", advance), call, state, arrays, donate=donate)
+        if done is not None:
+            return done
+    return call(state, *arrays)
+
+
+def advance(selector: Selector, state: ChainState) -> ChainState:
+    """Let one training step pass: beliefs forget and drift, clocks go on.
+
+    Args:
+        selector: the selector that made ``state``.
+        state: the current state.
+
+    Returns:
+        the state.
+    """
+    return selector.advance(pool.checked(selector, state))
+
+
+def inspect(selector: Selector, state: ChainState, group: int = 8) -> Outlook:
+    """What is believed of every prompt; nothing is drawn and no state is made.
+
+    Args:
+        selector: the selector that made ``state``; its newest belief answers.
+        state: the current state.
+        group: G rollouts.
+
+    Returns:
+        the outlook, for every row of the pool (of this shard of it).
+
+    Raises:
+        ValueError: the selector keeps no belief about pass rates (:func:`has_belief`).
+    """
+    checks.require_counts(group=group)
+    state = pool.checked(selector, state)
+
+    def call(state):
+        view = newest(selector.publish(state), View, "inspect", "a tracker such as track_hmm")
+        outcome = view.outcome(group)
+        return Outlook(view.rate(), outcome[1], outcome), ()
+
+    if checks.is_concrete(state):
+        done = compiled((selector, "inspect", group), call, state, (), donate=False)
+        if done is not None:
+            return done[0]
+    return call(state)[0]
+
+
+def has_belief(selector: Selector, state: ChainState) -> bool:
+    """Whether :func:`inspect` has an answer: whether some part keeps a belief about pass rates."""
+    found = []
+
+    def look(state):
+        found.extend(belief for belief in selector.publish(state) if isinstance(belief, View))
+        return ()
+
+    jax.eval_shape(look, state)
+    return bool(found)
+
+
+def _select(selector, key, state, batch_size, axis_name):
+    num_rows = state.active.shape[0]
+    draw_key, part_key = jax.random.split(key)
+    proposal = Proposal(
+        score=jnp.zeros(num_rows, jnp.float32),
+        eligible=jnp.ones(num_rows, bool),
+        batch_size=batch_size,
+        axis_name=axis_name,
     )
+    proposal, after = selector.propose(part_key, proposal, state)
+    batch = draw(draw_key, proposal)
+    return selector.drawn(batch, proposal.publish(selector.publish(state)), after)
+
+
+def _rows_of(index, passes, trials, total):
+    """Sound rows as int32: what no row can be is an error, or where traced becomes padding."""
+    index = checks.ids("index", index, total)
+    size, hint = index.shape[0], "give how many rollouts passed, such as (rewards > 0.5).sum(1)"
+    passes = checks.counts("passes", passes, length=size, of="index", hint=hint)
+    trials = checks.counts("trials", trials, length=size, of="index", hint="give how many ran")
     sound = (passes >= 0) & (passes <= trials)
     checks.require(
         (index < 0) | sound,
@@ -128,52 +225,37 @@ def observe(
         passes=passes,
         trials=trials,
     )
-    real = (index >= 0) & (index < total) & sound & (trials > 0)
-    first, (passes, trials) = rows.merge_duplicates(jnp.where(real, index, -1), passes, trials)
+    if checks.is_concrete(sound):
+        return index, passes, trials
+    return jnp.where(sound, index, -1), passes, trials
+
+
+def _observe(selector, state, index, passes, trials, age, extras, axis_name, advance):
+    num_rows = state.active.shape[0]
+    real = (index >= 0) & (trials > 0)
+    merged = rows.merge_duplicates(jnp.where(real, index, -1), passes, trials)
+    first, (all_passes, all_trials) = merged
     local = index - first_row(num_rows, axis_name)
-    here = first & (local >= 0) & (local < num_rows)
+    here = real & (local >= 0) & (local < num_rows)
+    here &= state.active[jnp.clip(local, 0, num_rows - 1)]
+    row = jnp.where(here, local, -1)
     evidence = Evidence(
-        index=jnp.where(here, local, -1),
-        passes=passes,
-        trials=trials,
+        index=jnp.where(first, row, -1),
+        passes=all_passes,
+        trials=all_trials,
+        row=row,
+        row_passes=passes,
+        row_trials=trials,
         valid=first,
         accept=real,
-        rewards=rewards,
-        entropies=entropies,
+        weight=jnp.ones(index.shape, jnp.float32),
+        age=age,
+        extras=extras,
         axis_name=axis_name,
     )
     evidence, state = selector.observe(evidence, state)
-    return evidence.accept & real, state
-
-
-def late_weights(selector: Selector, state: ChainState, index: ArrayLike) -> Float[Array, "B"]:
-    """Loss weights that depend on the rollouts of the same step (:func:`lppo` with ``late``).
-
-    Call it after :func:`observe` and multiply the batch's weights by it.
-
-    Args:
-        selector: a recipe or a chain.
-        state: after :func:`observe`.
-        index: int32[B] prompt ids, -1 is padding.
-
-    Returns:
-        float32[B]; 1 for padding, and everywhere if the selector has no such weights.
-
-    Raises:
-        TypeError: if an argument is something else.
-    """
-    index = checks.integer_vector("index", index)
-    num_rows = _num_rows(selector, state)
-    proposal = Proposal(
-        ids=jnp.arange(num_rows, dtype=jnp.int32),
-        score=jnp.zeros(num_rows, jnp.float32),
-        eligible=jnp.ones(num_rows, bool),
-        weight=jnp.ones(num_rows, jnp.float32),
+    feedback = Feedback(
+        accept=evidence.accept & real,
+        weight=jnp.where(real, evidence.weight, 0).astype(jnp.float32),
     )
-    beliefs = selector.propose(jax.random.key(0), proposal, state)[0].beliefs
-    total = jnp.ones(index.shape, jnp.float32)
-    for belief in beliefs:
-        if isinstance(belief, LateWeight):
-            found = belief.weight[rows.gather_index(index)].astype(total.dtype)
-            total = total * jnp.where(index < 0, 1, found)
-    return total
+    return feedback, selector.advance(state) if advance else state

@@ -1,21 +1,65 @@
 """From scores to a batch: the B best rows, equals drawn at random, on one device or many.
 
-The order is total, so the result does not depend on how the pool is sharded: higher score first,
-then a hash of (key, id), then the lower id. No full sort is needed. The B best rows lie in the B
-blocks with the largest maxima, so one pass over the pool for block maxima and a second over B
-blocks finds the cut; a second such pass, over the hash of the rows that equal the cut, chooses
-among equals.
+The order is total, so the result does not depend on how the pool is sharded: places that a quota
+grants, then the higher tier, the higher score, a hash of (key, id), the lower id. No full sort is
+needed. The B best rows lie in the B blocks with the largest maxima, so one pass over the pool for
+block maxima and a second over B blocks finds the cut; a second such pass, over the hash of the rows
+that equal the cut, chooses among equals. Tiers and strata repeat this for their own rows.
 """
 
 import jax
 import jax.numpy as jnp
 
 from dpsjax import checks
-from dpsjax.selectors.noise import hash_bits, hash_words
-from dpsjax.selectors.protocol import Batch, Proposal
-from dpsjax.types import Array, Int, Key, Shaped
+from dpsjax.belief import rows as addressing
+from dpsjax.belief.noise import hash_bits, hash_words, row_gumbel
+from dpsjax.selectors.base import Batch, Proposal, Selector, stateless
+from dpsjax.types import Array, Bool, Int, Key, Shaped
 
 BLOCKS = (128, 32, 8)  # rows to a block, the first that leaves many blocks; 128 is a TPU's lanes
+
+
+def draw_proportional(power=1.0) -> Selector:
+    """Turn the score w >= 0 into a draw without replacement in proportion to ``w**power``.
+
+    The top B of ``power log w + Gumbel`` is such a draw. Rows of weight 0 come last.
+
+    Args:
+        power: 1 / temperature; may be traced.
+
+    Returns:
+        a part to put after the scores.
+    """
+    checks.require_finite(power=power)
+
+    def propose(key, proposal: Proposal) -> Proposal:
+        score = proposal.score
+        floor = jnp.asarray(jnp.finfo(score.dtype).tiny, score.dtype)
+        logit = jnp.asarray(power, score.dtype) * jnp.log(jnp.maximum(score, floor))
+        return proposal.replace(score=logit + row_gumbel(key, proposal.ids, score.dtype))
+
+    return stateless(propose)
+
+
+def draw_softmax(temperature=1.0) -> Selector:
+    """Turn the score into a draw without replacement in proportion to ``exp(score / T)``.
+
+    Args:
+        temperature: T > 0; may be traced.
+
+    Returns:
+        a part to put after the scores.
+
+    Raises:
+        ValueError: the temperature is not positive.
+    """
+    checks.require_positive(temperature=temperature)
+
+    def propose(key, proposal: Proposal) -> Proposal:
+        score = proposal.score / jnp.asarray(temperature, proposal.score.dtype)
+        return proposal.replace(score=score + row_gumbel(key, proposal.ids, score.dtype))
+
+    return stateless(propose)
 
 
 def top_rows(values: Shaped[Array, "N"], count: int) -> Int[Array, "M"]:
@@ -99,44 +143,103 @@ def _gather(values, axis_name):
     return out
 
 
-def draw(key: Key, proposal: Proposal, batch_size: int) -> Batch:
-    """Take the B eligible rows with the highest scores, equals at random.
+def _classes(proposal: Proposal):
+    """The kinds of rows that compete for themselves first: ``(tier, stratum, bool[N])``."""
+    low, high = proposal.tiers
+    strata = 1 if proposal.quotas is None else proposal.quotas.shape[0]
+    for tier in range(high, low - 1, -1):
+        for stratum in range(strata):
+            own = proposal.eligible
+            if proposal.tier is not None:
+                own = own & (proposal.tier == tier)
+            if proposal.strata is not None:
+                own = own & (proposal.strata == stratum)
+            yield tier, stratum, own
+
+
+def draw(key: Key, proposal: Proposal) -> Batch:
+    """Take the B best eligible rows, equals at random.
 
     Under ``shard_map`` over the prompt axis (``proposal.axis_name``) each shard offers its own B
-    best, and one all-gather of ``shards * B`` rows decides; every shard returns the same batch.
+    best of each tier and stratum, and one all-gather of these rows decides; every shard returns
+    the same batch.
 
     Args:
         key: decides among equals.
-        proposal: N rows; a NaN score ranks last.
-        batch_size: B.
+        proposal: N rows; a NaN score ranks last in its tier.
 
     Returns:
-        the batch, best first, padded with -1 if fewer than B rows are eligible.
-
-    Raises:
-        TypeError: if ``batch_size`` is no integer.
-        ValueError: if ``batch_size`` is not positive.
+        the batch, best first, padded with -1 if fewer than B rows are eligible. Quotas are filled
+        first; places that a stratum cannot fill go to the best of the others.
     """
-    checks.require_counts(batch_size=batch_size)
+    size = proposal.batch_size
     # Written once, read by every pass; without the barrier each pass computes the score again.
     score = jax.lax.optimization_barrier(proposal.score)
-    words = hash_words(key)
-    rows = _best_rows(score, proposal.eligible, proposal.first_id, words, batch_size)
-    ids = proposal.first_id + rows
-    rank = _rank(rows, score[rows], proposal.eligible[rows])
-    offer = [rank, hash_bits(words, ids) >> 8, ids, proposal.weight[rows]]
+    words, weight = hash_words(key), proposal.weight
+    offers = []
+    for tier, stratum, own in _classes(proposal):
+        rows = _best_rows(score, own, proposal.first_id, words, size)
+        ids = proposal.first_id + rows
+        rank = _rank(rows, score[rows], own[rows])
+        one = jnp.ones(rows.shape, jnp.float32)
+        offers.append(
+            [
+                rank,
+                hash_bits(words, ids) >> 8,
+                ids,
+                one if weight is None else weight[rows].astype(jnp.float32),
+                jnp.full(rows.shape, tier, jnp.int32),
+                jnp.full(rows.shape, stratum, jnp.int32),
+            ]
+        )
+    offer = [jnp.concatenate(column) for column in zip(*offers, strict=True)]
     if proposal.axis_name is not None:
         offer = _gather(offer, proposal.axis_name)
-    rank, hashes, ids, weight = offer
-    place = jnp.arange(ids.shape[0], dtype=jnp.int32)
+    rank, hashes, ids, weight, tier, stratum = offer
     down = jnp.uint32(2**32 - 1) - hashes
-    order = jax.lax.sort((-rank, down, ids, place), num_keys=3)[-1][:batch_size]
-    valid = rank[order] > -jnp.inf
+    valid = rank > -jnp.inf
+    tier = jnp.where(valid, tier, proposal.tiers[0] - 1)
+    over = _over_quota(proposal, tier, stratum, (-tier, -rank, down, ids))
+    place = jnp.arange(ids.shape[0], dtype=jnp.int32)
+    order = jax.lax.sort((over, -tier, -rank, down, ids, place), num_keys=5)[-1][:size]
+    valid = valid[order]
     index = jnp.where(valid, ids[order], -1)
-    weight = jnp.where(valid, weight[order], 0)
-    short = batch_size - index.shape[0]
+    short = size - index.shape[0]
     return Batch(
         index=jnp.pad(index, (0, short), constant_values=-1),
-        weight=jnp.pad(weight, (0, short)).astype(jnp.float32),
+        weight=jnp.pad(jnp.where(valid, weight[order], 0), (0, short)),
+        trials=jnp.zeros(size, jnp.int32),
         valid=jnp.pad(valid, (0, short)),
     )
+
+
+def _over_quota(proposal, tier, stratum, keys):
+    """0 for rows within their stratum's quota, 1 beyond it, 2 if drawn only when short."""
+    last = jnp.where(tier < 0, 2, 0).astype(jnp.int32)
+    if proposal.quotas is None:
+        return last
+    place = jnp.arange(stratum.shape[0], dtype=jnp.int32)
+    ranked, order = jax.lax.sort((stratum, *keys, place), num_keys=1 + len(keys))[:: len(keys) + 1]
+    start = jnp.searchsorted(ranked, ranked, side="left").astype(jnp.int32)
+    within = (place - start < proposal.quotas[ranked]).astype(jnp.int32)
+    within = jnp.zeros_like(place).at[order].set(within)
+    return jnp.maximum(last, 1 - within)
+
+
+def best(key: Key, proposal: Proposal, count: Int[Array, ""] | int) -> Bool[Array, "N"]:
+    """Mark the ``count`` best eligible rows of the whole pool; at most the batch's size.
+
+    Args:
+        key: decides among equals.
+        proposal: of this shard.
+        count: how many; may be traced.
+
+    Returns:
+        bool[N].
+    """
+    size = proposal.score.shape[0]
+    index = draw(key, proposal).index
+    taken = (jnp.arange(index.shape[0], dtype=jnp.int32) < count) & (index >= 0)
+    local = jnp.where(taken, index - proposal.first_id, -1)
+    target = addressing.scatter_index(local, size)
+    return jnp.zeros(size, bool).at[target].set(True, mode="drop")

@@ -1,42 +1,175 @@
-"""Pools that grow and shrink while a selector runs, at a fixed capacity.
+"""The pool: which leaves of a state are per prompt, and pools that grow and shrink.
 
 Shapes are static under ``jit``, so a pool is made with room for what may come: rows that hold no
 prompt are inactive and never drawn.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dpsjax import checks
 from dpsjax.belief import rows
-from dpsjax.selectors.protocol import ChainState, Selector
-from dpsjax.types import ArrayLike
+from dpsjax.selectors.base import ChainState, Data, Selector
+from dpsjax.types import Array, ArrayLike, PyTree
+
+SHARED = -1  # in place of an axis: a leaf of the whole pool
 
 
-def reserve(selector: Selector, num_prompts: int, capacity: int) -> ChainState:
+def column(
+    data: Data, name: str, num_prompts: int, dtype, wanted_by: str, below: int | None = None
+) -> Array:
+    """What is known of every prompt beforehand, as an array [N, ...].
+
+    Args:
+        data: of ``selector.init(num_prompts, data)``.
+        name: of the column.
+        num_prompts: N.
+        dtype: of the result.
+        wanted_by: the part that needs it, for the message.
+        below: for categories, how many there are.
+
+    Raises:
+        TypeError: it holds no numbers.
+        ValueError: it is missing, there is not one for each prompt, or a category is none.
+    """
+    if data is None or name not in data:
+        raise ValueError(
+            f"{wanted_by} needs {name!r} of every prompt: "
+            f"selector.init(num_prompts, data={{{name!r}: array of [N]}})"
+        )
+    values = data[name]
+    checks.require_finite(**{name: values})
+    if np.ndim(values) == 0 or np.shape(values)[0] != num_prompts:
+        raise ValueError(f"{name} must have shape ({num_prompts},), got {np.shape(values)}")
+    values = jnp.asarray(values)
+    if below is not None:
+        good = (values >= 0) & (values < below)
+        checks.require(good, f"{name} must lie in [0, {below}), got {{values}}", values=values)
+    return values.astype(dtype)
+
+
+def prompt_axes(selector: Selector, data: Data = None) -> PyTree:
+    """The prompt axis of every leaf of a selector's state; -1 for leaves of the whole pool.
+
+    Found from the shapes of two pools of different sizes, so nothing is guessed. Use it to shard
+    a state, or to pick the rows of some prompts.
+
+    Args:
+        selector: a recipe or a chain.
+        data: as given to ``init``; only shapes and dtypes matter.
+
+    Returns:
+        a pytree like the state, of ints.
+
+    >>> import dpsjax
+    >>> prompt_axes(dpsjax.selectors.uniform_epochs()).parts[0].step
+    -1
+    """
+
+    def shapes(size):
+        probe = None
+        if data is not None:
+            probe = {
+                name: jax.ShapeDtypeStruct((size, *np.shape(values)[1:]), jnp.result_type(values))
+                for name, values in data.items()
+            }
+        return jax.eval_shape(lambda probe: selector.init(size, probe), probe)
+
+    def axis(two, three):
+        unequal = (
+            i
+            for i, sizes in enumerate(zip(two.shape, three.shape, strict=True))
+            if sizes[0] != sizes[1]
+        )
+        return next(unequal, SHARED)
+
+    return jax.tree.map(axis, shapes(2), shapes(3))
+
+
+@functools.lru_cache(maxsize=256)
+def _expected(selector: Selector):
+    """Structure of a state and the prompt axis of each leaf; None if ``init`` needs data."""
+    try:
+        return jax.tree.structure(prompt_axes(selector)), jax.tree.leaves(prompt_axes(selector))
+    except ValueError:
+        return None
+
+
+def checked(selector: Selector, state: ChainState) -> ChainState:
+    """The state, with arrays for leaves; refuses what is no state of this selector.
+
+    Raises:
+        TypeError: it is no state, or ``selector`` none.
+        ValueError: it is that of another selector, or its parts are of pools of different sizes.
+    """
+    checks.require_type(Selector, "a recipe or a chain", selector=selector)
+    if not isinstance(state, ChainState):
+        hint = "wrap the part in dpsjax.chain(...)"
+        if isinstance(state, dict | list):
+            hint = "restore a checkpoint into selector.init(num_prompts), its target"
+        raise TypeError(
+            f"state must come from a recipe's or a chain's init, got {type(state).__name__}: {hint}"
+        )
+    if not checks.is_concrete(state):
+        return state
+    expected = _expected(selector)
+    leaves, structure = jax.tree.flatten(state)
+    if expected is not None:
+        if structure != expected[0]:
+            raise ValueError(
+                "state is of another selector: make it by this selector's init, or give "
+                "the selector that made it"
+            )
+        size = state.active.shape[0]
+        for leaf, axis in zip(leaves, expected[1], strict=True):
+            if axis != SHARED and np.shape(leaf)[axis] != size:
+                raise ValueError(f"state holds parts of pools of {size} and {leaf.shape[axis]}")
+    if all(isinstance(leaf, jax.Array) for leaf in leaves):
+        return state
+    return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in leaves])
+
+
+def require_active(state: ChainState, index: np.ndarray | Array) -> None:
+    """Refuse ids of rows that hold no prompt."""
+    if isinstance(index, np.ndarray) and checks.is_concrete(state.active):
+        near = all(device.platform == "cpu" for device in state.active.devices())
+        active = np.asarray(state.active)[index] if near else np.asarray(state.active[index])
+        empty = (index >= 0) & ~active
+        if empty.any():
+            ids = index[empty].tolist()
+            raise ValueError(f"index names rows that hold no prompt: {ids}; see add_prompts")
+
+
+def reserve(selector: Selector, num_prompts: int, capacity: int, data: Data = None) -> ChainState:
     """The state before the first step of a pool with spare rows.
 
     Args:
         selector: a recipe or a chain.
         num_prompts: rows 0..num_prompts-1 hold a prompt.
         capacity: rows in all.
+        data: arrays [capacity, ...] by name; what spare rows hold does not matter.
 
     Returns:
         the state.
 
     Raises:
-        TypeError: if ``selector`` is none, or a size no integer.
-        ValueError: if the capacity is smaller than the number of prompts.
+        TypeError: ``selector`` is none, or a size no integer.
+        ValueError: the capacity is smaller than the number of prompts.
     """
     checks.require_type(Selector, "a recipe or a chain", selector=selector)
     checks.require_counts(num_prompts=num_prompts, capacity=capacity)
-    if not 1 <= num_prompts <= capacity:
+    if num_prompts > capacity:
         raise ValueError(f"num_prompts={num_prompts} must lie in 1..capacity={capacity}")
-    state = selector.init(capacity)
+    state = selector.init(capacity, data)
     return state._replace(active=jnp.arange(capacity, dtype=jnp.int32) < num_prompts)
 
 
-def add_prompts(selector: Selector, state: ChainState, index: ArrayLike) -> ChainState:
+def add_prompts(
+    selector: Selector, state: ChainState, index: ArrayLike, data: Data = None
+) -> ChainState:
     """Let rows hold new prompts; whatever was known of those rows is forgotten.
 
     A new prompt is treated as one that was never seen. What selectors know of the whole pool
@@ -44,31 +177,32 @@ def add_prompts(selector: Selector, state: ChainState, index: ArrayLike) -> Chai
 
     Args:
         selector: the selector that made ``state``.
-        state: the current state. Its leaves whose last axis has the length of the pool are taken
-            to be per prompt, as everywhere in this package.
-        index: int32[M] rows, -1 is padding.
+        state: the current state.
+        index: int[M] rows, -1 is padding.
+        data: arrays [M, ...] by name: what is known of the new prompts, as in ``init``.
 
     Returns:
         the state.
 
     Raises:
-        TypeError: if ``selector`` is none, or ``state`` no state.
-        ValueError: for an id outside [-1, capacity), or the state of another selector.
+        TypeError: ``selector`` is none, or ``state`` no state.
+        ValueError: an id is outside [-1, capacity), or the state is another selector's.
     """
-    checks.require_type(Selector, "a recipe or a chain", selector=selector)
-    size = _size(state)
-    target = _rows(index, size)
-    fresh = selector.init(size)
-    if jax.tree.structure(fresh) != jax.tree.structure(state):
-        raise ValueError("state must come from this selector's init; it has other parts")
+    state = checked(selector, state)
+    size = state.active.shape[0]
+    index = jnp.asarray(checks.ids("index", index, size))
+    if index.shape[0] == 0:
+        return state
+    target = rows.scatter_index(index, size)
+    fresh = selector.init(index.shape[0], data)
 
-    def reset(leaf, new):
-        if leaf.ndim == 0 or leaf.shape[-1] != size:
+    def write(axis, leaf, new):
+        if axis == SHARED:
             return leaf
-        source = jnp.minimum(target, size - 1)
-        return leaf.at[..., target].set(new[..., source], mode="drop")
+        where = (slice(None),) * axis + (target,)
+        return leaf.at[where].set(new, mode="drop")
 
-    return jax.tree.map(reset, state, fresh)
+    return jax.tree.map(write, prompt_axes(selector, data), state, fresh)
 
 
 def remove_prompts(state: ChainState, index: ArrayLike) -> ChainState:
@@ -76,29 +210,16 @@ def remove_prompts(state: ChainState, index: ArrayLike) -> ChainState:
 
     Args:
         state: the current state.
-        index: int32[M] rows, -1 is padding.
+        index: int[M] rows, -1 is padding.
 
     Returns:
         the state.
 
     Raises:
-        TypeError: if ``state`` is no state, or ``index`` holds no integers.
-        ValueError: for an id outside [-1, capacity).
+        TypeError: ``state`` is no state, or ``index`` holds no integers.
+        ValueError: an id is outside [-1, capacity).
     """
-    target = _rows(index, _size(state))
-    return state._replace(active=state.active.at[target].set(False, mode="drop"))
-
-
-def _size(state: ChainState) -> int:
     checks.require_type(ChainState, "of a recipe's or a chain's init", state=state)
-    return state.active.shape[0]
-
-
-def _rows(index: ArrayLike, size: int):
-    index = checks.integer_vector("index", index)
-    checks.require(
-        (index >= -1) & (index < size),
-        f"index must lie in [0, {size}), or be -1 for padding; got {{index}}",
-        index=index,
-    )
-    return rows.scatter_index(index, size)
+    size = state.active.shape[0]
+    target = rows.scatter_index(jnp.asarray(checks.ids("index", index, size)), size)
+    return state._replace(active=jnp.asarray(state.active).at[target].set(False, mode="drop"))

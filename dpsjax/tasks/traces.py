@@ -155,6 +155,8 @@ def read_trace(path: Path | str) -> Trace:
         num_prompts = _check_header(_parse(file.readline(), f"{path}, line 1"), f"{path}, line 1")
         for number, line in enumerate(file, start=2):
             where = f"{path}, line {number}"
+            if not line.strip():  # editors and `echo` leave such lines
+                continue
             row = _parse(line, where)
             _check_row(row, num_prompts, where, places, number)
             kept.append(row)

@@ -113,6 +113,15 @@ class ScoringWorkers:
             raise LostScores(scores, errors)
         return [score for score in scores if score is not None]
 
+    def start(self) -> None:
+        """Start a first worker now, so that what can never start is an error before any rollout.
+
+        Raises:
+            ValueError: it ended, or did not answer in time; with the likely cause.
+        """
+        if not self._idle:
+            self._idle.append(_start(self.score))
+
     def close(self) -> None:
         """End the workers; a later call starts others."""
         while self._idle:
@@ -200,7 +209,11 @@ def _start(score: Scorer) -> _Worker:
         process.join()
         fault = f"ended with code {process.exitcode} at its start"
     worker.kill()
-    raise RuntimeError(f"a worker that scores responses {fault}")
+    raise ValueError(
+        f"a worker that scores responses {fault}: what it printed stands above. A script that "
+        "trains needs `if __name__ == '__main__':` around its calls, for a worker imports it; the "
+        "verifier's module must import without this process's state"
+    )
 
 
 def _serve(pipe: Connection, score: Scorer) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import dpsjax
 from dpsjax import hmm
+from dpsjax.belief import blocks
 from tests.oracles.hmm import LoopFilter
 
 PRIORS = ("uniform", "progress", "stability", "local")
@@ -100,7 +101,7 @@ def test_half_precision_counts_move_the_prior_little():
 @pytest.mark.parametrize("num_states", [2, 3, 5, 7])
 def test_blocks_change_no_bit(num_states):
     """On a CPU large pools move in blocks; the last block is short."""
-    size = 2 * hmm.BLOCK * hmm.AT_ONCE + 37
+    size = 2 * blocks.BLOCK * blocks.AT_ONCE + 37
     single = jax.tree.map(
         lambda leaf: leaf.astype(jnp.float32), hmm.params(num_states, 0.7, "progress")
     )

@@ -174,3 +174,10 @@ def test_replay_needs_the_full_pool(trace):
         lab.simulate(
             lab.Contender(selectors.dps()), traces.recorded(trace), jax.random.key(0), setting
         )
+
+
+def test_blank_lines_are_no_groups(trace, tmp_path):
+    path = tmp_path / "trace.jsonl"
+    traces.write_trace(path, trace)
+    path.write_text(path.read_text(encoding="utf-8") + "\n  \n", encoding="utf-8")
+    assert_equal(traces.read_trace(path), trace)

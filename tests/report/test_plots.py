@@ -68,3 +68,21 @@ def test_smoothing_keeps_constants_and_length():
     values = np.random.default_rng(1).normal(size=7)
     expected = [values[max(i - 2, 0) : i + 3].mean() for i in range(7)]
     assert np.allclose(plots.smooth(values.tolist(), 5), expected)
+
+
+def test_every_picture_can_be_drawn_where_nothing_was_ever_scored(tmp_path):
+    unseen = [
+        record(
+            step,
+            [0, 3],
+            [-1, -1],
+            [[1 / 3] * 2] * 3,
+            accuracy=float("nan"),
+            effective_ratio=0.0,
+            all_wrong=0,
+            all_right=0,
+        )
+        for step in (1, 2)
+    ]
+    written = plots.write_plots(tmp_path, unseen, "nothing scored", 4)
+    assert len(written) == 6 and all(path.stat().st_size > 0 for path in written)

@@ -32,3 +32,11 @@ def test_a_terminal_gets_a_table():
     for heading in ("step", "reward", "effective", "held-out", "rollouts", "seconds", "ETA"):
         assert heading in shown
     assert "0.750" in shown
+
+
+def test_a_narrow_terminal_loses_columns_and_no_digits():
+    screen = io.StringIO()
+    with progress(3, Console(file=screen, force_terminal=True, width=40)) as report:
+        report({**RECORD, "step": 1, "held_out_before_accuracy": 0.375})
+    shown = screen.getvalue()
+    assert "0.375" in shown and "held-out" in shown and "…" not in shown

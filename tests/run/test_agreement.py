@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpsjax.loop.compilation import cache_folder
+from dpsjax.loop.compilation import cache_folder, use_compilation_cache
 from dpsjax.loop.scoring import gather_errors
 from dpsjax.run.agreement import Agreed, DisagreementError, checksum, compare
 from dpsjax.run.processes import (
@@ -114,3 +114,13 @@ def test_hosts_of_a_kind_share_a_compilation_cache():
     assert folder.is_relative_to("/somewhere/dpsjax/xla") and folder == cache_folder(
         {"XDG_CACHE_HOME": "/somewhere"}
     )
+
+
+def test_no_home_is_no_cache_and_no_error(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", nobody)
+    before = jax.config.jax_compilation_cache_dir
+    use_compilation_cache({})
+    assert jax.config.jax_compilation_cache_dir == before

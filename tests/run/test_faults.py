@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dpsjax.run.selectors import HistoryResampling
 from rich.console import Console
 
 from dpsjax.loop.evaluate import make_evaluate, uniform_slice
@@ -25,7 +26,6 @@ from dpsjax.run.config import CheckpointConfig
 from dpsjax.run.faults import NonFiniteError, Notices
 from dpsjax.run.position import Position
 from dpsjax.run.run import Started, finish
-from dpsjax.run.selectors import HistoryResampling
 from dpsjax.tasks.base import Score
 from dpsjax.tasks.workers import ScoringWorkers
 from tests.run import tiny

@@ -12,23 +12,7 @@ from dpsjax import observe, select, selectors
 from dpsjax.cli import parse_train
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.run.config import LossConfig, from_dict, to_dict
-from dpsjax.run.selectors import (
-    Adarft,
-    Arcus,
-    Around,
-    BetaMean,
-    Dps,
-    DynamicSampling,
-    Mopps,
-    Sec,
-    StaticOrder,
-    Uniform,
-    Vcrl,
-    build_selector,
-    default_selector,
-    max_rounds,
-    selector_names,
-)
+from dpsjax.run.selector_settings import Around, selector_names, settings
 from dpsjax.tasks.base import Problem
 from dpsjax.tasks.traces import make_trace, write_trace
 from tests.run import tiny
@@ -37,10 +21,11 @@ POOL = tuple(Problem(f"{n}", {}, f"{2 + n % 3} numbers") for n in range(24))
 BATCH = 6
 
 
-def play(settings, rounds=4):
+def play(name, rounds=4, **changes):
     """Batches of a selector on a pool where prompts of few numbers are solved more often."""
-    selector = build_selector(settings, POOL)
-    state, drawn = selector.init(len(POOL)), []
+    chosen = settings(name, **changes)
+    selector = chosen.build(POOL, 4)
+    state, drawn = selector.init(len(POOL), chosen.data(POOL, len(POOL))), []
     for number in range(rounds):
         batch, state = select(selector, jax.random.key(number), state, BATCH)
         drawn.append(batch.index.tolist())
@@ -56,32 +41,34 @@ def settings_of(selector):
 
 @pytest.mark.parametrize("name", selector_names())
 def test_every_name_builds_from_its_record(name):
-    config = settings_of(default_selector(name))
-    assert from_dict(to_dict(config)).selector == config.selector
-    selector = build_selector(config.selector, POOL)
-    batch, _ = select(selector, jax.random.key(0), selector.init(24), BATCH)
+    config = settings_of(settings(name))
+    assert from_dict(json.loads(json.dumps(to_dict(config)))).selector == config.selector
+    selector = config.selector.build(POOL, 8)
+    state = selector.init(24, config.selector.data(POOL, 24))
+    batch, _ = select(selector, jax.random.key(0), state, BATCH)
     assert len(set(batch.index.tolist()) - {-1}) == BATCH
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", selector_names())
 def test_every_name_trains(name):
-    _two_steps(default_selector(name))
+    _two_steps(settings(name))
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "chosen",
     [
-        Sec(around=Around(cool_down=1, mix_uniform=0.25, revisit_after=2, stratify=True)),
-        Vcrl(bank=0.5, max_rounds=2),
+        settings("sec", cool_down=1, mix_uniform=0.25, revisit_after=2, stratify=True),
+        settings("vcrl", bank=0.5, max_rounds=2),
     ],
+    ids=["combinators", "refills"],
 )
-def test_combinators_and_refills_train(settings):
-    _two_steps(settings)
+def test_combinators_and_refills_train(chosen):
+    _two_steps(chosen)
 
 
-def _two_steps(settings):
-    run, state = tiny.easy_run(settings_of(settings))
+def _two_steps(chosen):
+    run, state = tiny.easy_run(settings_of(chosen))
     state, records = tiny.steps(run, state, count=2)
     for record in records:
         assert record["short_batch"] == 0 and record["invalid_rollouts"] == 0
@@ -93,42 +80,64 @@ def _two_steps(settings):
 def test_options_of_a_selector_and_of_its_combinators_are_typed_side_by_side():
     words = "--selector sec --selector.rate 0.3 --selector.cool-down 3 --selector.stratify"
     found = parse_train(words.split()).config.selector
-    assert found == Sec(rate=0.3, around=Around(cool_down=3, stratify=True))
+    assert found == settings("sec", rate=0.3, cool_down=3, stratify=True)
     words = "--selector dynamic-sampling --selector.max-rounds 4 --selector.inner dps"
     found = parse_train(words.split()).config.selector
-    assert found == DynamicSampling(max_rounds=4, inner="dps")
-    assert max_rounds(found) == 4 and max_rounds(Arcus()) == 1
+    assert found == settings("dynamic-sampling", max_rounds=4, inner="dps")
+    assert found.max_rounds == 4 and settings("arcus").max_rounds == 1
     config = parse_train(["--selector", "mopps", "--selector.band", "0.3", "0.7"]).config
-    assert config.selector == Mopps(band=(0.3, 0.7))
+    assert config.selector == settings("mopps", band=(0.3, 0.7))
     assert from_dict(json.loads(json.dumps(to_dict(config)))).selector == config.selector
 
 
+@pytest.mark.parametrize("name", selector_names())
+def test_library_and_command_line_have_the_same_defaults(name):
+    chosen, entry = settings(name), selectors.entry_of(name)
+    defaults = entry.defaults()
+    for keyword, value in chosen.keywords().items():
+        assert value == defaults[keyword], f"{name}: {keyword}"
+    assert chosen.max_rounds == entry.rounds
+
+
+def test_help_is_the_docstring_of_the_recipe(capsys):
+    with pytest.raises(SystemExit):
+        parse_train(["--selector", "mopps", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "gamma*; 0.5 in the paper" in shown and "--selector.cool-down" in shown
+
+
+def test_a_setting_that_the_recipe_refuses_is_an_error_of_the_command(capsys):
+    with pytest.raises(SystemExit):
+        parse_train(["--selector", "dps", "--selector.decay", "3"])
+    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "decay must lie in [0, 1], got 3.0" in shown
+
+
 def test_order_by_source_and_by_recorded_rollouts(tmp_path):
-    first = play(StaticOrder())[0]
+    first = play("static-order")[0]
     assert all(n % 3 == 0 for n in first)  # two numbers, the easiest
-    assert all(n % 3 == 2 for n in play(StaticOrder(hardest_first=True))[0])
+    assert all(n % 3 == 2 for n in play("static-order", hardest_first=True)[0])
     path = tmp_path / "trace.jsonl"
     rows = [
         {"step": 0, "prompt": n, "passes": int(n < 6) * 8, "trials": 8, "length": None, "policy": 0}
         for n in range(24)
     ]
     write_trace(path, make_trace(24, rows))
-    assert sorted(play(StaticOrder(difficulty=path))[0]) == list(range(6))
-    assert sorted(play(Adarft(difficulty=path))[0]) == list(range(6))
+    assert sorted(play("static-order", difficulty=path)[0]) == list(range(6))
+    assert sorted(play("adarft", difficulty=path)[0]) == list(range(6))
     with pytest.raises(ValueError, match="pool of 24 prompts, and this one has 23"):
-        build_selector(StaticOrder(difficulty=path), POOL[:23])
+        settings("static-order", difficulty=path).data(POOL[:23], 23)
 
 
 def test_combinators_do_what_they_say():
-    drawn = play(BetaMean(around=Around(cool_down=3)))
+    drawn = play("beta-mean", cool_down=3)
     assert len({n for batch in drawn for n in batch}) == 4 * BATCH
-    for batch in play(Uniform(around=Around(stratify=True))):
+    for batch in play("uniform", stratify=True):
         assert np.bincount(np.array(batch) % 3).tolist() == [2, 2, 2]
-    solved = [n for n in play(Dps(candidates=None), 1)[0] if n % 3 == 0]
-    again = play(Dps(candidates=None, around=Around(revisit_after=2, revisit_share=1.0)))
+    solved = [n for n in play("dps", 1)[0] if n % 3 == 0]
+    again = play("dps", revisit_after=2, revisit_share=1.0)
     assert set(solved) <= set(again[3])
-    proportional = play(Dps(candidates=None, proportional=True))
-    assert proportional != play(Dps(candidates=None))
+    assert play("dps", power=1.0) != play("dps")
 
 
 @pytest.mark.parametrize(
@@ -140,16 +149,11 @@ def test_combinators_that_cannot_be_are_refused(change):
         dataclasses.replace(Around(), **change)
 
 
-def test_no_combinator_is_no_change():
-    plain = selectors.uniform()
-    assert Around().build(plain, POOL) is plain
-
-
 @pytest.mark.slow
 def test_denoised_advantages_train():
     """They learn from groups that agree too, which GRPO's leave out."""
     run, state = tiny.easy_run(
-        tiny.config(selector=Uniform(), loss=LossConfig(advantages="denoised"))
+        tiny.config(selector=settings("uniform"), loss=LossConfig(advantages="denoised"))
     )
     state, records = tiny.steps(run, state, count=2)
     assert all(record["groups_in_loss"] == 4 for record in records)

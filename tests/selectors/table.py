@@ -28,7 +28,7 @@ SELECTORS = {
     ),
     "dps_candidates": lambda: s.dps(candidates=24),
     "dps_then_mixed": lambda: s.chain(s.dps(), s.accept_mixed()),
-    "dps_binomial": lambda: s.dps_binomial(group=4, cool_down=2),
+    "dps_binomial": lambda: s.dps_binomial(group=4),
     "mopps": s.mopps,
     "mopps_band": lambda: s.mopps(1.0, band=(0.3, 0.7), candidates=24, forget_unseen=True),
     "history_resampling": s.history_resampling,

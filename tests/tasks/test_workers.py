@@ -1,6 +1,8 @@
 """Verifiers that hang, die and lie, in real processes."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -99,3 +101,24 @@ def test_a_worker_that_was_killed_while_idle_is_replaced(workers):
 def test_what_cannot_work_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         ScoringWorkers(*arguments)
+
+
+def test_workers_that_can_never_start_are_an_error_before_any_rollout(tmp_path):
+    """A script without a main guard starts itself again in every worker, and that ends it."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from dpsjax.tasks.workers import ScoringWorkers\n"
+        "def score(problems, responses): return []\n"
+        "ScoringWorkers(score, 1).start()\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode != 0
+    assert "ended with code 1 at its start" in done.stderr and "__main__" in done.stderr
+
+
+def test_started_workers_are_used(workers):
+    workers.start()
+    assert len(workers(*asked("a"))) == GROUP

@@ -1,0 +1,1 @@
+"""The field: one paper, one file. A file here is found by the catalogue without more."""
