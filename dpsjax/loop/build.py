@@ -20,18 +20,17 @@ from dpsjax.grpo.optimizer import make_optimizer
 from dpsjax.grpo.update import UpdateFunction, Variant, make_update
 from dpsjax.loop import stages
 from dpsjax.loop.adapters import Adapters, make_adapter_update, make_merge
-from dpsjax.loop.allocation import Allocation
 from dpsjax.loop.collect import Collector
 from dpsjax.loop.compilation import AnyMesh, compiler_options
 from dpsjax.loop.groups import Draw, Groups, Slots, group_shapes
 from dpsjax.loop.prompts import Prompts
 from dpsjax.loop.stages import Places
 from dpsjax.loop.state import TrainState, initial_state
-from dpsjax.loop.watched import predict
 from dpsjax.policy import Compute, PolicyConfig, Rollouts, Sampling, abstract_policy
 from dpsjax.policy.sharding import MESH_AXES, shardings
-from dpsjax.selectors import ChainState, Selector
-from dpsjax.types import Key, PyTree
+from dpsjax.selectors import ChainState, Selector, prompt_axes
+from dpsjax.selectors.pool import SHARED
+from dpsjax.types import Array, Key, PyTree
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,8 @@ class Spec:
         pool: N, prompts to choose from.
         prompt_tokens: P.
         keep: Rollouts of each group that the loss may see, or None for all.
-        allocation: How rollouts are split among the prompts, if not evenly.
+        columns: What the selector is told of each prompt: by name, the shape of one value.
+        most: Rollouts of one prompt at most, where the selector divides those of a step.
         adapters: What is trained in place of the weights, or None.
     """
 
@@ -65,22 +65,21 @@ class Spec:
     pool: int
     prompt_tokens: int
     keep: int | None = None
-    allocation: Allocation | None = None
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    most: int | None = None
     adapters: Adapters | None = None
 
     @property
     def first(self) -> int:
         """Rollouts of a row in a round."""
-        if self.allocation is not None:
-            return 1
-        return self.collector.screen or self.grpo.rollouts_per_prompt
+        return 1 if self.most else self.grpo.rollouts_per_prompt - self.collector.rest
 
 
 class Stages(NamedTuple):
     """The programs of a step, jitted but not compiled, and what they consume.
 
     Attributes:
-        start: ``(params, key) -> TrainState``.
+        start: ``(params, key, data) -> TrainState``; data by name, of every row of the pool.
         select: See :func:`dpsjax.loop.stages.make_select`.
         generate: See :func:`dpsjax.loop.stages.make_generate`.
         rest: The same for the rollouts after a screening, or None.
@@ -89,6 +88,7 @@ class Stages(NamedTuple):
         update: See :func:`dpsjax.loop.stages.make_update`.
         merge: ``(base, adapters) -> params``, or None without adapters.
         policy_update: The update of one batch inside ``update``.
+        axes: Prompt axis of each leaf of the selector's state (:func:`prompt_axes`).
         shapes: By the name of a stage, its arguments as ``ShapeDtypeStruct`` with shardings:
             ``getattr(stages, name).lower(*shapes[name])``.
     """
@@ -102,6 +102,7 @@ class Stages(NamedTuple):
     update: Callable
     merge: Callable | None
     policy_update: UpdateFunction
+    axes: PyTree
     shapes: Mapping[str, tuple]
 
 
@@ -127,29 +128,32 @@ def build(spec: Spec, mesh: AnyMesh) -> Stages:
     params = base if spec.adapters is None else spec.adapters.shapes(spec.policy)
     optimizer = make_optimizer(spec.grpo)
 
-    def start(params: PyTree, key: Key) -> TrainState:
-        belief = _mark_empty(spec.selector.init(pool_rows), spec.pool)
+    def start(params: PyTree, key: Key, data: Mapping[str, Array]) -> TrainState:
+        belief = _mark_empty(spec.selector.init(pool_rows, data), spec.pool)
         first = initial_state(params, optimizer.init(params), belief, key, pool_rows)
         tokens = spec.prompt_tokens, spec.sampling.max_tokens
         return first._replace(pending=spec.collector.empty(spec.first, *tokens))
 
     whole: Any = meshes.replicated(mesh)
-    state = jax.eval_shape(start, params, _key_shape())
+    data = _many(dict(spec.columns), pool_rows)
+    state = jax.eval_shape(start, params, _key_shape(), data)
+    axes = prompt_axes(spec.selector, data)
+    by_prompt: Any = _by_prompt(mesh, 0)
     by_parameter = shardings(params, mesh)
     places = stages.places_of(
         mesh,
         TrainState(
             params=by_parameter,
             opt_state=meshes.optimizer_shardings(optimizer, params, by_parameter, mesh),
-            selector=meshes.prompt_axis_shardings(state.selector, mesh, pool_rows),
+            selector=jax.tree.map(lambda axis: _by_prompt(mesh, axis), axes),
             key=whole,
             step=whole,
             position=whole,
-            visits=meshes.prompt_axis_shardings(state.visits, mesh, pool_rows),
+            visits=by_prompt,
             rollouts=whole,
             pending=state.pending,
         ),
-        slots=spec.allocation is not None,
+        slots=spec.most is not None,
     )
     state = _placed(state, places.state)
     log_probs = stages.log_prob_function(graph, spec.sampling.temperature)
@@ -157,16 +161,12 @@ def build(spec: Spec, mesh: AnyMesh) -> Stages:
         update = make_update(spec.grpo, log_probs, optimizer, spec.variant)
     else:
         update = make_adapter_update(spec.grpo, log_probs, optimizer, spec.variant, spec.adapters)
-    screen = spec.collector.screen
+    rest = spec.collector.rest
     return Stages(
         start=jax.jit(start, out_shardings=places.state, compiler_options=compiler_options(mesh)),
-        select=stages.make_select(
-            spec.selector, batch_size, rows, mesh, places, spec.allocation, group
-        ),
+        select=stages.make_select(spec.selector, batch_size, group, rows, mesh, places, spec.most),
         generate=generation(spec.policy, spec.compute, spec.sampling, spec.first, mesh),
-        rest=None
-        if screen is None
-        else generation(spec.policy, spec.compute, spec.sampling, group - screen, mesh),
+        rest=None if not rest else generation(spec.policy, spec.compute, spec.sampling, rest, mesh),
         offer=stages.make_offer(spec.selector, spec.collector, mesh, places),
         take=stages.make_take(spec.collector, rows, mesh, places),
         update=stages.make_update(
@@ -174,6 +174,7 @@ def build(spec: Spec, mesh: AnyMesh) -> Stages:
         ),
         merge=None if spec.adapters is None else make_merge(spec.adapters, shardings(base, mesh)),
         policy_update=update,
+        axes=axes,
         shapes=_shapes(spec, mesh, places, state, _placed(base, shardings(base, mesh)), rows),
     )
 
@@ -193,16 +194,13 @@ def _shapes(
     """What each stage consumes, in full length."""
     whole = meshes.replicated(mesh)
     group, length = spec.grpo.rollouts_per_prompt, spec.sampling.max_tokens
-    lines = rows if spec.allocation is None else rows * group
-
-    def many(tree: PyTree, count: int) -> PyTree:
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), tree)
+    lines = rows * group if spec.most else rows
 
     def leaf(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     def scored(size: int) -> Groups:
-        one = many(group_shapes(size, spec.prompt_tokens, length), lines)
+        one = _many(group_shapes(size, spec.prompt_tokens, length), lines)
         rollouts = Rollouts(one.tokens, one.mask, one.log_probs, leaf(jnp.int32))
         split = places.rollouts.tokens
         return _placed(
@@ -211,39 +209,39 @@ def _shapes(
         )
 
     slots, of_prompt = None, lines
-    if spec.allocation is not None:
+    if spec.most:
         of_prompt = spec.collector.batch_size
         slots = Slots(
             index=leaf(jnp.int32, of_prompt),
-            row=leaf(jnp.int32, of_prompt, spec.allocation.highest),
+            row=leaf(jnp.int32, of_prompt, spec.most),
             slot=leaf(jnp.int32, lines),
             place=leaf(jnp.int32, lines),
         )
-    taken = many(group_shapes(spec.first, spec.prompt_tokens, length), lines)
+    taken = _many(group_shapes(spec.first, spec.prompt_tokens, length), lines)
     taken = _placed(taken._replace(slots=slots), places.collected)
-    prob = jax.eval_shape(lambda: predict(spec.selector, spec.selector.init(1)))
     draw = Draw(
         index=taken.index,
         weight=taken.weight,
         prompt=taken.prompt,
         prompt_mask=taken.prompt_mask,
-        predicted=leaf(jnp.float32, prob.shape[0], of_prompt),
-        occupancy=leaf(jnp.float32, prob.shape[0]),
+        predicted=leaf(jnp.float32, 3, of_prompt),
+        occupancy=leaf(jnp.float32, 3),
         slots=slots,
     )
     draw = _placed(draw, places.draw)
     key = _placed(_key_shape(), whole)
     pool = _placed(
-        many(Prompts(leaf(jnp.int32, spec.prompt_tokens), leaf(jnp.int32)), state.visits.shape[0]),
-        NamedSharding(mesh, PartitionSpec(MESH_AXES)),
+        _many(Prompts(leaf(jnp.int32, spec.prompt_tokens), leaf(jnp.int32)), state.visits.shape[0]),
+        _by_prompt(mesh, 0),
     )
     ledger = stages.without_policy(state)
     held = ledger if spec.collector.waits else ledger._replace(pending=taken)
     reference = base if spec.adapters or spec.grpo.kl_coefficient else None
     responses = (base, key, draw.prompt, draw.prompt_mask)
-    rest = None if spec.collector.screen is None else scored(group - spec.collector.screen)
+    rest = scored(spec.collector.rest) if spec.collector.rest else None
+    data = _placed(_many(dict(spec.columns), state.visits.shape[0]), _by_prompt(mesh, 0))
     return {
-        "start": (state.params, key),
+        "start": (state.params, key, data),
         "select": (state.selector, key, state.step, pool),
         "generate": responses,
         "rest": responses,
@@ -252,6 +250,17 @@ def _shapes(
         "update": (state, taken, rest, reference),
         "merge": (base, state.params),
     }
+
+
+def _many(tree: PyTree, count: int) -> Any:
+    """The shapes with one axis more in front."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), tree)
+
+
+def _by_prompt(mesh: AnyMesh, axis: int) -> NamedSharding:
+    """An axis of prompts divided over all devices; the whole everywhere where there is none."""
+    spec = PartitionSpec() if axis == SHARED else PartitionSpec(*(None,) * axis, MESH_AXES)
+    return NamedSharding(mesh, spec)
 
 
 def _placed(shapes: PyTree, places: PyTree) -> Any:

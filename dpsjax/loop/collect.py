@@ -28,8 +28,9 @@ from dpsjax.loop.groups import (
     what_was_seen,
 )
 from dpsjax.loop.state import TrainState
-from dpsjax.loop.watched import propose_all
-from dpsjax.selectors import BetaBelief, Buffer, Selector
+from dpsjax.rollouts import Buffer, init_buffer, max_variance_subset, push, take
+from dpsjax.selectors import BetaView, Selector
+from dpsjax.selectors.base import newest
 from dpsjax.types import Array, PyTree
 
 
@@ -39,17 +40,17 @@ class Collector(NamedTuple):
     Attributes:
         batch_size: B, groups of an update.
         max_rounds: After so many rounds the update takes what there is; with 1, groups never wait.
-        screen: Rollouts that decide which prompts get the rest of their G; None for all at once.
+        rest: Rollouts that only the prompts of accepted groups get; 0 if all get all at once.
     """
 
     batch_size: int
     max_rounds: int = 1
-    screen: int | None = None
+    rest: int = 0
 
     @property
     def waits(self) -> bool:
         """Whether groups may wait for a later update."""
-        return self.max_rounds > 1 or self.screen is not None
+        return self.max_rounds > 1 or self.rest > 0
 
     def empty(self, group: int, prompt_tokens: int, response_tokens: int) -> Buffer | tuple[()]:
         """Room for what waits.
@@ -65,12 +66,12 @@ class Collector(NamedTuple):
         if not self.waits:
             return ()
         one = group_shapes(group, prompt_tokens, response_tokens)
-        return selectors.init_buffer(one, 2 * self.batch_size)
+        return init_buffer(one, 2 * self.batch_size)
 
     def offer(self, pending: Buffer | tuple[()], groups: Collected) -> Buffer | Collected:
         """What waits, with the accepted groups of one more round."""
         if isinstance(pending, Buffer):
-            return selectors.push(pending, groups, groups.accept)
+            return push(pending, groups, groups.accept)
         return groups
 
     def ready(self, waiting: int, rounds: int) -> bool:
@@ -80,7 +81,7 @@ class Collector(NamedTuple):
     def take(self, pending: Buffer | Collected, rows: int) -> tuple[Collected, Buffer | tuple[()]]:
         """The groups that waited longest, R rows, and what waits on."""
         if isinstance(pending, Buffer):
-            groups, valid, rest = selectors.take(pending, self.batch_size)
+            groups, valid, rest = take(pending, self.batch_size)
             return padded(groups, valid, rows), rest
         return pending, ()
 
@@ -112,7 +113,7 @@ class RoundReport(NamedTuple):
         passes: Correct rollouts. int32[R].
         trials: Valid rollouts. int32[R].
         accept: Whether the selector lets the loss see the group. bool[R].
-        observed: Solve state, -1 where nothing was seen. int32[R].
+        observed: None, some or all passed (0, 1, 2), -1 where nothing was seen. int32[R].
         length: Mean tokens of a valid response. float32[R].
         predicted: Draw.predicted.
         occupancy: Draw.occupancy.
@@ -152,7 +153,7 @@ def learn(
         ``(state, groups with what the selector said of them, report)``.
     """
     seen = what_was_seen(draw.index, groups, draw.slots)
-    accept, belief = selectors.observe(
+    feedback, belief = selectors.observe(
         selector,
         state.selector,
         seen.index,
@@ -160,19 +161,18 @@ def learn(
         seen.trials,
         rewards=seen.correct.astype(jnp.float32),
         entropies=seen.entropy,
+        advance=False,  # a step may have several rounds; its update lets it pass
     )
-    late = selectors.late_weights(selector, belief, seen.index)
-    visited = jnp.where(seen.asked > 0, seen.index, state.visits.shape[0])
+    visited = (seen.index >= 0) & (seen.asked > 0)
+    row = jnp.where(visited, seen.index, state.visits.shape[0])
     new = state._replace(
         selector=belief,
         position=state.position + (seen.index >= 0).sum(dtype=jnp.int32),
         rollouts=state.rollouts + seen.asked.sum(dtype=jnp.int32),
-        visits=state.visits.at[jnp.where(seen.index < 0, state.visits.shape[0], visited)].add(
-            1, mode="drop"
-        ),
+        visits=state.visits.at[row].add(1, mode="drop"),
     )
-    report = report_of(seen, new, accept, draw.predicted, draw.occupancy)
-    return new, collected(draw, groups, accept, late, state.step), report
+    report = report_of(seen, new, feedback.accept, draw.predicted, draw.occupancy)
+    return new, collected(draw, groups, feedback, state.step), report
 
 
 def report_of(
@@ -188,7 +188,7 @@ def report_of(
         passes=seen.passes,
         trials=trials,
         accept=accept,
-        observed=hmm.solve_state(seen.passes, trials, predicted.shape[0]),
+        observed=hmm.solve_state(seen.passes, trials),
         length=tokens.astype(jnp.float32) / jnp.maximum(trials, 1).astype(jnp.float32),
         predicted=predicted,
         occupancy=occupancy,
@@ -199,11 +199,11 @@ def report_of(
     )
 
 
-def later_report(state: TrainState, taken: Collected, groups: Groups, states: int) -> RoundReport:
+def later_report(state: TrainState, taken: Collected, groups: Groups) -> RoundReport:
     """The report of rollouts after a screening: the belief does not judge or learn from them."""
     seen = what_was_seen(taken.index, groups)
-    nothing = jnp.zeros(states, jnp.float32)
-    table = jnp.zeros((states, *taken.index.shape), jnp.float32)
+    nothing = jnp.zeros(3, jnp.float32)
+    table = jnp.zeros((3, *taken.index.shape), jnp.float32)
     report = report_of(seen, state, taken.index >= 0, table, nothing)
     return report._replace(observed=jnp.full_like(report.observed, -1))
 
@@ -234,7 +234,7 @@ def rollout_batch(
         rewards, correct, kept = (of_prompts(slots, x) for x in (rewards, correct, kept))
     if keep is not None:
         # A mask: shapes stay those of the whole group, and so does the cost of the update.
-        kept &= selectors.max_variance_subset(rewards, keep)
+        kept &= max_variance_subset(rewards, keep)
     if isinstance(advantages, BeliefAdvantages):
         passed = correct.astype(rewards.dtype)
         found = _believed_advantages(advantages, selector, belief, index, passed, kept)
@@ -268,6 +268,6 @@ def _believed_advantages(
 ) -> Advantages:
     """Advantages from the Beta belief that has seen these groups."""
     rows = jnp.maximum(index, 0)
-    wanted = propose_all(selector, belief).belief(BetaBelief, "the advantages", "track_beta")
+    wanted = newest(selector.publish(belief), BetaView, "the advantages", "track_beta")
     a, b = wanted.a[rows], wanted.b[rows]
     return advantages.function(passed, kept, a.astype(passed.dtype), b.astype(passed.dtype))

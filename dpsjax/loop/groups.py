@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from dpsjax.policy import Rollouts
-from dpsjax.types import Array, Bool, Float, Int
+from dpsjax.selectors import Feedback
+from dpsjax.types import Array, Bool, Int
 
 
 class Slots(NamedTuple):
@@ -35,10 +36,10 @@ class Draw(NamedTuple):
         weight: Loss weights. float32[R].
         prompt: int32[R, P].
         prompt_mask: bool[R, P].
-        predicted: Probability of each solve state before the rollouts, of each prompt.
-            float32[K, R], or float32[K, B] with slots.
-        occupancy: Mean of that probability over the whole pool. float32[K].
-        slots: Given where each row is one rollout; see :mod:`dpsjax.loop.allocation`.
+        predicted: Chances that none, some or all rollouts pass, before they are made, of each
+            prompt. float32[3, R], or float32[3, B] with slots.
+        occupancy: Their means over the whole pool. float32[3].
+        slots: Given where each row is one rollout.
     """
 
     index: Array
@@ -122,21 +123,19 @@ def group_shapes(group: int, prompt_tokens: int, response_tokens: int) -> Collec
     )
 
 
-def collected(
-    draw: Draw, groups: Groups, accept: Bool[Array, "B"], weight: Float[Array, "B"], step: Array
-) -> Collected:
+def collected(draw: Draw, groups: Groups, feedback: Feedback, step: Array) -> Collected:
     """The groups of a round, with what the selector said of them.
 
     Args:
         draw: the prompts.
         groups: their rollouts.
-        accept: by prompt.
-        weight: by prompt, beside the weights of the draw.
+        feedback: by prompt.
         step: steps of the policy so far. int32[].
 
     Returns:
         rows as in the draw.
     """
+    accept, weight = feedback
     if draw.slots is not None:
         accept, weight = of_rows(draw.slots, accept), of_rows(draw.slots, weight)
     rollouts = groups.rollouts
@@ -173,6 +172,40 @@ def joined(first: Collected, later: Groups) -> Collected:
         for name, new in zip(names, more, strict=True)
     }
     return first._replace(**both)
+
+
+def slots_of(
+    index: Int[Array, "B"], number: Int[Array, "B"], most: int, rows: int
+) -> tuple[Slots, Int[Array, "S"]]:
+    """Line up the rollouts of prompts.
+
+    Args:
+        index: prompt ids, -1 is padding, which gets no rollouts.
+        number: rollouts of each prompt, at most ``most``.
+        most: H.
+        rows: S, at least the sum of the numbers.
+
+    Returns:
+        the slots, and the prompt id of each row, -1 for padding.
+
+    >>> ids, number = jnp.array([7, -1, 3], jnp.int32), jnp.array([2, 1, 1], jnp.int32)
+    >>> slots, of_row = slots_of(ids, number, 2, 4)
+    >>> of_row.tolist(), slots.slot.tolist(), slots.place.tolist()
+    ([7, 7, 3, -1], [0, 0, 2, 3], [0, 1, 0, 0])
+    >>> slots.row.tolist()
+    [[0, 1], [4, 4], [2, 4]]
+    """
+    number = jnp.where(index < 0, 0, number)
+    ends = jnp.cumsum(number, dtype=jnp.int32)
+    place = jnp.arange(most, dtype=jnp.int32)[None]
+    row = jnp.where(place < number[:, None], (ends - number)[:, None] + place, rows)
+    line = jnp.arange(rows, dtype=jnp.int32)
+    slot = jnp.searchsorted(ends, line, side="right").astype(jnp.int32)
+    start = (ends - number).at[slot].get(mode="fill", fill_value=0)
+    past = slot == index.shape[0]
+    place_of_row = jnp.where(past, 0, line - start)
+    of_row = index.at[slot].get(mode="fill", fill_value=-1)
+    return Slots(index, row, slot, place_of_row), of_row
 
 
 def padded(groups: Collected, valid: Bool[Array, "B"], rows: int) -> Collected:

@@ -13,7 +13,6 @@ import numpy as np
 from dpsjax.grpo.update import UpdateMetrics
 from dpsjax.loop.collect import RoundReport
 from dpsjax.loop.evaluate import Accuracy
-from dpsjax.selectors import partial_states
 
 Record = dict[str, Any]
 
@@ -102,9 +101,8 @@ def step_record(
 
 def _surprise(predicted: np.ndarray, state: np.ndarray) -> dict[str, float | None]:
     """Brier score and log loss (nats) of P(partially solved), over the prompts that were seen."""
-    weights = np.asarray(partial_states(predicted.shape[0]), np.float64)
-    probability = (weights @ predicted.astype(np.float64))[state >= 0]
-    partial = weights[state[state >= 0]] > 0
+    probability = predicted[1, state >= 0].astype(np.float64)
+    partial = state[state >= 0] == 1
     if not partial.size:
         return {"brier": None, "log_loss": None}
     likelihood = np.clip(np.where(partial, probability, 1 - probability), 1e-6, 1.0)
@@ -196,9 +194,8 @@ def partial_predictions(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarr
     for record in records:
         groups = record["groups"]
         predicted, state = np.asarray(groups["predicted"]), np.asarray(groups["state"])
-        weights = np.asarray(partial_states(predicted.shape[0]))
-        probabilities.append((weights @ predicted)[state >= 0])
-        partial.append(weights[state[state >= 0]] > 0)
+        probabilities.append(predicted[1, state >= 0])
+        partial.append(state[state >= 0] == 1)
     return np.concatenate(probabilities), np.concatenate(partial)
 
 

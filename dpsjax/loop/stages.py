@@ -16,15 +16,14 @@ from dpsjax.grpo.advantages import AdvantageFunction, BeliefAdvantages
 from dpsjax.grpo.batch import RolloutBatch, numerator_weight
 from dpsjax.grpo.mesh import batch_sharding, replicated
 from dpsjax.grpo.update import LogProbFunction, UpdateFunction, UpdateMetrics
-from dpsjax.loop.allocation import Allocation, believed, row_weights, slots_of
 from dpsjax.loop.collect import Collector, RoundReport, later_report, learn, rollout_batch
 from dpsjax.loop.compilation import AnyMesh, compiler_options
-from dpsjax.loop.groups import Collected, Draw, Groups, Slots, joined
+from dpsjax.loop.groups import Collected, Draw, Groups, Slots, joined, of_rows, slots_of
 from dpsjax.loop.prompts import Prompts, gather
 from dpsjax.loop.state import TrainState
-from dpsjax.loop.watched import predict, propose_all
 from dpsjax.policy import Rollouts, Sampling, generate, token_log_probs
-from dpsjax.selectors import Buffer, Selector
+from dpsjax.rollouts import Buffer
+from dpsjax.selectors import Selector
 from dpsjax.types import Array, Key, PyTree
 
 # What a key of a step is used for.
@@ -101,22 +100,23 @@ def without_policy(state: TrainState) -> TrainState:
 def make_select(
     selector: Selector,
     batch_size: int,
+    group: int,
     rows: int,
     mesh: AnyMesh,
     places: Places,
-    allocation: Allocation | None = None,
-    group: int = 1,
+    most: int | None = None,
 ) -> Callable:
     """Build the selection stage.
 
     Args:
         selector: of :func:`dpsjax.loop.watched.watched`.
         batch_size: B.
+        group: G.
         rows: R >= B, a multiple of the devices that share a batch.
         mesh: the devices.
         places: the shardings.
-        allocation: How the R G rows of the draw are split among the prompts, if not evenly.
-        group: G; needed for that alone.
+        most: Rollouts of one prompt at most, where the selector divides those of a step: the draw
+            then has R G rows of one rollout.
 
     Returns:
         jitted ``(selector_state, key, step, prompts) -> (Draw, selector_state)``; it donates the
@@ -125,26 +125,23 @@ def make_select(
 
     def run(state: PyTree, key: Key, step: Array, pool: Prompts):
         batch, after = selectors.select(selector, step_key(key, step, SELECT), state, batch_size)
-        prob = predict(selector, state)
-        active = state.active.astype(prob.dtype)[None]
-        if allocation is None:
+        outcome = selectors.inspect(selector, state, group).outcome
+        active = state.active.astype(outcome.dtype)[None]
+        if most is None:
             short = rows - batch_size
             index = jnp.pad(batch.index, (0, short), constant_values=-1)
             weight, of_prompt, slots = jnp.pad(batch.weight, (0, short)), index, None
         else:
-            rate = believed(propose_all(selector, state), batch.index)
-            number = allocation.split(rate, batch_size * group)
-            slots, index = slots_of(batch.index, number, allocation.highest, rows * group)
-            weight = row_weights(batch.weight, slots, group, allocation.per_prompt)
-            of_prompt = batch.index
+            slots, index = slots_of(batch.index, batch.trials, most, rows * group)
+            weight, of_prompt = of_rows(slots, batch.weight), batch.index
         prompt, mask = gather(pool, index)
         draw = Draw(
             index=index,
             weight=weight,
             prompt=prompt,
             prompt_mask=mask,
-            predicted=prob[:, jnp.maximum(of_prompt, 0)].astype(jnp.float32),
-            occupancy=((prob * active).sum(axis=1) / active.sum()).astype(jnp.float32),
+            predicted=outcome[:, jnp.maximum(of_prompt, 0)].astype(jnp.float32),
+            occupancy=((outcome * active).sum(axis=1) / active.sum()).astype(jnp.float32),
             slots=slots,
         )
         return draw, after
@@ -261,7 +258,7 @@ def make_update(
     advantages: AdvantageFunction | BeliefAdvantages,
     keep: int | None = None,
 ) -> Callable:
-    """Build the stage that ends a step: the policy learns from the groups that were taken.
+    """Build the stage that ends a step: the policy learns from the groups, the step passes.
 
     Args:
         selector: of :func:`dpsjax.loop.watched.watched`.
@@ -276,14 +273,13 @@ def make_update(
         ``rest`` are the rollouts after a screening, or None, ``reference_params`` None without a KL
         penalty.
     """
-    states = jax.eval_shape(lambda: predict(selector, selector.init(1))).shape[0]
 
     def run(
         state: TrainState, taken: Collected, rest: Groups | None, reference: PyTree
     ) -> tuple[TrainState, Updated]:
         report = None
         if rest is not None:
-            report = later_report(state, taken, rest, states)
+            report = later_report(state, taken, rest)
             state = state._replace(rollouts=state.rollouts + report.asked.sum(dtype=jnp.int32))
             taken = joined(taken, rest)
         batch = rollout_batch(taken, advantages, keep, selector, state.selector)
@@ -292,7 +288,12 @@ def make_update(
             heads = jnp.where(taken.slots.place == 0, numerator_weight(batch), 0) != 0
             metrics = metrics._replace(groups=heads.sum(dtype=metrics.groups.dtype))
         age = jnp.where(taken.index >= 0, state.step - taken.step, 0).max()
-        new = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
+        new = state._replace(
+            params=params,
+            opt_state=opt_state,
+            selector=selectors.advance(selector, state.selector),
+            step=state.step + 1,
+        )
         return new, Updated(metrics, batch, age, report)
 
     whole: Any = replicated(mesh)

@@ -1,57 +1,36 @@
-"""What a selector believes about every prompt, for the record of a run."""
+"""Beliefs for the record: a selector that keeps none gets a tracker in front."""
+
+from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from dpsjax import selectors
-from dpsjax.selectors import BetaBelief, Proposal, Selector, StateBelief
-from dpsjax.types import Array, Float, PyTree
+from dpsjax.selectors import BetaView, Selector
+from dpsjax.types import Array
 
 
-def watched(selector: Selector, counts: bool = False) -> Selector:
-    """A selector that certainly publishes a belief about solve states, for the record.
+def watched(
+    selector: Selector, data: Mapping[str, Array | np.ndarray] | None = None, counts: bool = False
+) -> Selector:
+    """A selector that certainly believes something of every prompt.
 
     One that does not gets DPS's tracker in front, which changes nothing about what it selects.
 
     Args:
         selector: a recipe or a chain.
+        data: as for its ``init``; only shapes matter.
         counts: whether it must publish a Beta belief too, as denoised advantages need; one that
             does not gets MaPP's tracker in front (decay 0.5, prior (1, 1)).
 
     Returns:
         the selector to train with.
     """
-
-    def beliefs():
-        return propose_all(selector, selector.init(1)).beliefs
-
-    published = [type(belief) for belief in jax.eval_shape(beliefs)]
-    trackers = [] if StateBelief in published else [selectors.track_hmm()]
-    if counts and BetaBelief not in published:
-        trackers.append(selectors.track_beta(0.5))
+    one = {name: values[:1] for name, values in (data or {}).items()}
+    state = jax.eval_shape(lambda: selector.init(1, one))
+    published: list[type] = []
+    jax.eval_shape(lambda state: published.extend(map(type, selector.publish(state))), state)
+    trackers = [] if selectors.has_belief(selector, state) else [selectors.track_hmm()]
+    if counts and BetaView not in published:
+        trackers.insert(0, selectors.track_beta(0.5))
     return selectors.chain(*trackers, selector) if trackers else selector
-
-
-def propose_all(selector: Selector, state: PyTree) -> Proposal:
-    """A proposal for every row; its draws are not those of the step, its beliefs are."""
-    rows = state.active.shape[0]
-    proposal = Proposal(
-        ids=jnp.arange(rows, dtype=jnp.int32),
-        score=jnp.zeros(rows, jnp.float32),
-        eligible=jnp.ones(rows, bool),
-        weight=jnp.ones(rows, jnp.float32),
-    )
-    return selector.propose(jax.random.key(0), proposal, state)[0]
-
-
-def predict(selector: Selector, state: PyTree) -> Float[Array, "K N"]:
-    """Probability of each solve state that rollouts would show now.
-
-    Args:
-        selector: of :func:`watched`.
-        state: its state.
-
-    Returns:
-        float[K, N].
-    """
-    return propose_all(selector, state).belief(StateBelief, "the record", "track_hmm").prob

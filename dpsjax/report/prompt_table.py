@@ -39,7 +39,7 @@ class PromptTable(NamedTuple):
         last_rate: Share of right rollouts in the last, None if never visited.
         previous_rate: In the one before.
         best_rate: The highest.
-        belief: Probability of each solve state at the next visit.
+        belief: Chances that none, some or all rollouts of the next visit pass.
         first_step: Of the first visit, from 1, None if there is none.
         last_step: Of the last visit.
     """
@@ -89,7 +89,7 @@ def prompt_table(
     Args:
         problems: the pool.
         visits: of :func:`histories`.
-        belief: float[K, N or more], at the end.
+        belief: float[3, N or more], at the end.
 
     Returns:
         the table.
@@ -116,7 +116,7 @@ def write_table(folder: Path, table: PromptTable) -> Path:
 
     Args:
         folder: DIR.
-        table: what to write. In the CSV each solve state has a column of its own.
+        table: what to write. In the CSV each of the three chances has a column.
 
     Returns:
         the file. What the other kind of an earlier end of the run left is removed.

@@ -21,6 +21,7 @@ import numpy as np
 from dpsjax.loop.state import TrainState
 from dpsjax.run.config import CheckpointConfig
 from dpsjax.run.seal import damage, write_seal
+from dpsjax.selectors.pool import SHARED
 from dpsjax.types import PyTree
 
 Meta = dict[str, Any]
@@ -135,7 +136,9 @@ def read_meta(path: Path) -> Meta:
     return dict(restored)
 
 
-def read_state(path: Path, like: TrainState, saved_rows: int, num_prompts: int) -> TrainState:
+def read_state(
+    path: Path, like: TrainState, axes: PyTree, saved_rows: int, num_prompts: int
+) -> TrainState:
     """The state in a checkpoint, placed like another.
 
     The number and arrangement of devices may differ from those that wrote it. The rows that only
@@ -145,6 +148,7 @@ def read_state(path: Path, like: TrainState, saved_rows: int, num_prompts: int) 
         path: folder of the checkpoint.
         like: decides shapes, dtypes and shardings; of its values only rows that fill up the pool
             are used.
+        axes: the prompt axis of each leaf of the selector's state (:func:`prompt_axes`).
         saved_rows: rows of the pool that was saved, filled up.
         num_prompts: N, the real rows, which come first.
 
@@ -156,28 +160,32 @@ def read_state(path: Path, like: TrainState, saved_rows: int, num_prompts: int) 
     rows, raw = like.visits.shape[0], _raw(like)
     same = saved_rows == rows
 
-    def target(leaf: jax.Array, by_prompt: bool) -> jax.ShapeDtypeStruct:
-        cut = by_prompt and not same and leaf.ndim > 0 and leaf.shape[-1] == rows
-        if not cut:
+    def target(leaf: jax.Array, axis: int = SHARED) -> jax.ShapeDtypeStruct:
+        if same or axis == SHARED:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
         whole = jax.sharding.NamedSharding(leaf.sharding.mesh, jax.sharding.PartitionSpec())  # pyright: ignore
-        return jax.ShapeDtypeStruct((*leaf.shape[:-1], saved_rows), leaf.dtype, sharding=whole)
+        shape = (*leaf.shape[:axis], saved_rows, *leaf.shape[axis + 1 :])
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=whole)
 
-    shapes = jax.tree.map(lambda leaf: target(leaf, False), raw)._replace(
-        selector=jax.tree.map(lambda leaf: target(leaf, True), raw.selector),
-        visits=target(raw.visits, True),
+    shapes = jax.tree.map(target, raw)._replace(
+        selector=jax.tree.map(target, raw.selector, axes), visits=target(raw.visits, 0)
     )
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
         found = reader.restore(
             path.absolute(), ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
         )
 
-    def settle(saved: jax.Array, leaf: jax.Array) -> jax.Array:
+    def settle(saved: jax.Array, leaf: jax.Array, axis: int = SHARED) -> jax.Array:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(saved, impl=jax.random.key_impl(leaf))
-        return saved if saved.shape == leaf.shape else _refill(saved, leaf, num_prompts)
+        if same or axis == SHARED:
+            return saved
+        return _refill(saved, leaf, axis, num_prompts)
 
-    return jax.tree.map(settle, found.state, like)
+    return jax.tree.map(settle, found.state, like)._replace(
+        selector=jax.tree.map(settle, found.state.selector, like.selector, axes),
+        visits=settle(found.state.visits, like.visits, 0),
+    )
 
 
 class Saver:
@@ -340,17 +348,19 @@ def _raw(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def _refill(saved: jax.Array, leaf: jax.Array, num_prompts: int) -> PyTree:
+def _refill(saved: jax.Array, leaf: jax.Array, axis: int, num_prompts: int) -> jax.Array:
     """The real rows of ``saved``, and the rows of ``leaf`` that fill up the pool."""
     shard = {_bounds(s.index): np.asarray(s.data) for s in leaf.addressable_shards}
-    real = np.asarray(saved)[..., :num_prompts]
+    before = (slice(None),) * axis
+    real = np.asarray(saved)[(*before, slice(num_prompts))]
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
         index = index or (slice(None),) * leaf.ndim
         values = shard[_bounds(index)].copy()
-        start = index[-1].start or 0
-        count = max(min(num_prompts - start, values.shape[-1]), 0)
-        values[..., :count] = real[(*index[:-1], slice(start, start + count))]
+        start = index[axis].start or 0
+        count = max(min(num_prompts - start, values.shape[axis]), 0)
+        rows = slice(start, start + count)
+        values[(*before, slice(count))] = real[(*index[:axis], rows, *index[axis + 1 :])]
         return values
 
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, part)

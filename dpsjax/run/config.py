@@ -83,11 +83,8 @@ class TrainConfig:
                 f"rollout.keep={self.rollout.keep} needs equal groups, and {name} makes unequal "
                 "ones: leave it out"
             )
-        if most is not None and not group <= most:
-            raise ValueError(
-                f"grpo.rollouts_per_prompt={group} is the mean of what the prompts get: it must be "
-                f"at most selector.{self.selector.ENTRY.most}={most}"
-            )
+        if most is not None:
+            self.selector.recipe({"group": group})
         if self.selector.screen() is not None and self.loss.advantages == "denoised":
             raise ValueError(
                 f"loss.advantages='denoised' needs a belief that has seen all rollouts, and "

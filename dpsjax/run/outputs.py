@@ -22,7 +22,8 @@ from dpsjax.policy.weights import on_host
 from dpsjax.report import plots, prompt_table, report, trace_file
 from dpsjax.run.config import to_dict
 from dpsjax.run.setup import Run
-from dpsjax.types import PyTree
+from dpsjax.selectors.pool import SHARED
+from dpsjax.types import Array, PyTree
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 WEIGHTS, MODEL, PLOTS = "weights.safetensors", "model", "plots"
@@ -170,11 +171,8 @@ def digests(run: Run, state: TrainState) -> dict[str, str]:
         ``params_digest`` and ``selector_digest``. They do not depend on how arrays are sharded,
         and rows that only fill up the pool are left out.
     """
-    rows, pool = run.prompts.length.shape[0], len(run.task.train)
-    return {
-        "params_digest": digest(state.params),
-        "selector_digest": digest(real_rows(state.selector, rows, pool)),
-    }
+    belief = real_rows(state.selector, run.stages.axes, len(run.task.train))
+    return {"params_digest": digest(state.params), "selector_digest": digest(belief)}
 
 
 def beliefs(run: Run, state: TrainState) -> np.ndarray:
@@ -185,10 +183,10 @@ def beliefs(run: Run, state: TrainState) -> np.ndarray:
         state: after the last step.
 
     Returns:
-        probability of each solve state at the next visit, float[K, N].
+        chances that none, some or all rollouts of the next visit pass, float[3, N].
     """
     with jax.set_mesh(run.mesh):
-        return on_host(run.predict(state.selector))[:, : len(run.task.train)]
+        return on_host(run.inspect(state.selector).outcome)[:, : len(run.task.train)]
 
 
 def begin_trace(run: Run) -> None:
@@ -272,24 +270,23 @@ def summarize(
     }
 
 
-def real_rows(tree: PyTree, rows: int, num_prompts: int) -> PyTree:
+def real_rows(tree: PyTree, axes: PyTree, num_prompts: int) -> PyTree:
     """A selector's state without the rows that only fill up the pool.
 
     Args:
-        tree: arrays; the prompt axis is the last, of length ``rows``.
-        rows: of the filled-up pool.
+        tree: arrays.
+        axes: the prompt axis of each (:func:`prompt_axes`).
         num_prompts: real ones, which come first.
 
     Returns:
         NumPy arrays.
     """
 
-    def one(leaf):
+    def one(leaf: Array, axis: int) -> np.ndarray:
         values = on_host(leaf)
-        cut = values.ndim > 0 and values.shape[-1] == rows
-        return values[..., :num_prompts] if cut else values
+        return values if axis == SHARED else values[(slice(None),) * axis + (slice(num_prompts),)]
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(one, tree, axes)
 
 
 def peak_memory_mib() -> float:

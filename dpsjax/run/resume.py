@@ -120,7 +120,8 @@ def resume(run: Run, state: TrainState, folder: Path, allow: Sequence[str] = ())
         return Resumed(state, Position(), tuple(found["notices"]))
     good, position = Path(found["path"]), Position(*found["position"])
     try:
-        state = checkpoint.read_state(good, state, found["pool_rows"], len(run.task.train))
+        size = len(run.task.train)
+        state = checkpoint.read_state(good, state, run.stages.axes, found["pool_rows"], size)
     # Orbax and TensorStore raise errors of many kinds when arrays do not fit.
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         text = str(error).strip() or repr(error)

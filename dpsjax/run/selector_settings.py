@@ -69,7 +69,8 @@ class SelectorSettings:
     def __post_init__(self):
         if self.max_rounds is not None:
             require_counts(max_rounds=self.max_rounds)
-        self.recipe(KNOWN_OF_NO_RUN)  # the recipe judges its own settings
+        # the recipe judges its own settings, and the run again where it knows more
+        self.recipe(KNOWN_OF_NO_RUN | {"group": self.most() or KNOWN_OF_NO_RUN["group"]})
 
     @property
     def name(self) -> str:

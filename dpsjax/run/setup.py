@@ -22,17 +22,16 @@ from dpsjax.loop.evaluate import Accuracy, make_evaluate, uniform_slice
 from dpsjax.loop.prompts import Prompts, tokenize
 from dpsjax.loop.state import TrainState
 from dpsjax.loop.step import Loop
-from dpsjax.loop.watched import predict, watched
+from dpsjax.loop.watched import watched
 from dpsjax.policy import Policy, PolicyConfig, abstract_policy, load_checkpoint, load_weights
 from dpsjax.policy.sharding import MESH_AXES, shardings
-from dpsjax.run.budget_selectors import allocation_of, screen_of
 from dpsjax.run.config import MeshConfig, ModelConfig, TrainConfig
 from dpsjax.run.language import for_language_model, is_checkpoint_folder
-from dpsjax.run.selectors import build_selector, max_rounds
+from dpsjax.selectors import Outlook, inspect
 from dpsjax.tasks.base import Task
 from dpsjax.tasks.countdown import base_path
 from dpsjax.tasks.workers import ScoringWorkers
-from dpsjax.types import Array, Key, PyTree
+from dpsjax.types import Key, PyTree
 
 # What the key of a seed is used for.
 _WEIGHTS, _STEPS, _EVALUATION, _ADAPTERS = 0, 1, 2, 3
@@ -45,13 +44,13 @@ class Run(Loop):
     Attributes:
         config: The settings.
         policy: Architecture.
-        predict: See :func:`dpsjax.loop.watched.predict`; of the selector's state.
+        inspect: See :func:`dpsjax.inspect`; of the selector's state.
         evaluate: Held-out accuracy of parameters.
     """
 
     config: TrainConfig
     policy: PolicyConfig
-    predict: Callable[[PyTree], Array]
+    inspect: Callable[[PyTree], Outlook]
     evaluate: Callable[[PyTree], Accuracy]
 
 
@@ -85,7 +84,9 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         params = base
         if spec.adapters is not None:
             params = _adapters(spec.adapters, policy, mesh, jax.random.fold_in(key, _ADAPTERS))
-        state = stages.start(params, jax.random.fold_in(key, _STEPS))
+        rows = build.round_up(len(task.train), mesh.size)
+        data = config.selector.data(task.train, rows)
+        state = stages.start(params, jax.random.fold_in(key, _STEPS), data)
         run = Run(
             config=config,
             task=task,
@@ -93,11 +94,11 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             stages=stages,
             collector=spec.collector,
             policy=policy,
-            prompts=_place_pool(task, state.visits.shape[0], mesh),
+            prompts=_place_pool(task, rows, mesh),
             reference=_reference(config, base),
             buckets=config.rollout.buckets,
-            predict=jax.jit(
-                functools.partial(predict, spec.selector),
+            inspect=jax.jit(
+                functools.partial(inspect, spec.selector, group=spec.grpo.rollouts_per_prompt),
                 out_shardings=meshes.replicated(mesh),
                 compiler_options=compiler_options(mesh),
             ),
@@ -138,25 +139,28 @@ def spec_of(config: TrainConfig, task: Task, policy: PolicyConfig) -> Spec:
         ValueError: settings that do not fit each other or the pool.
         OSError: a file that a setting names cannot be read.
     """
-    prompts, group = config.rollout.prompts, config.grpo.rollouts_per_prompt
+    settings, prompts = config.selector, config.rollout.prompts
     advantages = config.loss.advantage_function()
-    allocation = allocation_of(config.selector, prompts, group)
-    counts = allocation is not None or isinstance(advantages, BeliefAdvantages)
-    rounds = rounds_of(max_rounds(config.selector), prompts, len(task.train))
+    first, rest = settings.screen() or (config.grpo.rollouts_per_prompt, 0)
+    grpo = dataclasses.replace(config.grpo, rollouts_per_prompt=first + rest)
+    data = settings.data(task.train, len(task.train))
+    selector = settings.build(task.train, first + rest)
+    rounds = rounds_of(settings.max_rounds, prompts, len(task.train))
     rank, alpha = config.model.lora_rank, config.model.lora_alpha
     return Spec(
-        selector=watched(build_selector(config.selector, task.train), counts),
+        selector=watched(selector, data, counts=isinstance(advantages, BeliefAdvantages)),
         policy=policy,
         compute=config.model.compute(),
         sampling=config.rollout.sampling(task.response_tokens, task.tokenizer),
-        grpo=config.grpo,
+        grpo=grpo,
         variant=config.loss.variant(),
         advantages=advantages,
-        collector=Collector(prompts, rounds, screen_of(config.selector)),
+        collector=Collector(prompts, rounds, rest),
         pool=len(task.train),
         prompt_tokens=task.prompt_tokens,
         keep=config.rollout.keep,
-        allocation=allocation,
+        columns={n: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for n, v in data.items()},
+        most=settings.most(),
         adapters=Adapters(rank, alpha) if rank else None,
     )
 

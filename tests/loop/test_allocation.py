@@ -10,12 +10,12 @@ import pytest
 from dpsjax import selectors
 from dpsjax.grpo import advantages as strategies
 from dpsjax.grpo.config import GRPOConfig
-from dpsjax.loop.allocation import row_weights, slots_of
 from dpsjax.loop.collect import learn, rollout_batch
-from dpsjax.loop.groups import Draw, Groups
+from dpsjax.loop.groups import Draw, Groups, of_prompts, of_rows, slots_of
 from dpsjax.loop.metrics import read_records
 from dpsjax.loop.step import train_step
 from dpsjax.policy import Rollouts
+from dpsjax.rollouts import budget
 from dpsjax.run import outputs
 from dpsjax.run.config import (
     CheckpointConfig,
@@ -24,7 +24,7 @@ from dpsjax.run.config import (
     MeshConfig,
     RolloutConfig,
 )
-from dpsjax.run.selectors import Cures, Knapsack, Uniform, Vip
+from dpsjax.run.selector_settings import settings
 from tests.oracles import grpo as oracle
 from tests.run import tiny
 
@@ -46,14 +46,15 @@ def test_rows_and_slots_are_inverse(key):
         assert np.asarray(slots.row < 24).sum(axis=1).tolist() == number.tolist()
 
 
-def test_weights_of_rows():
-    slots, _ = slots_of(jnp.array([3, 5], jnp.int32), jnp.array([3, 1], jnp.int32), 4, 5)
+def test_values_of_rows_are_those_of_their_prompts():
+    index, number = jnp.array([3, 5], jnp.int32), jnp.array([3, 1], jnp.int32)
+    slots, _ = slots_of(index, number, 4, 5)
     weight = jnp.array([1.0, 0.5], jnp.float32)
-    assert row_weights(weight, slots, 2, per_prompt=False).tolist() == [1, 1, 1, 0.5, 0]
-    shared = row_weights(weight, slots, 2, per_prompt=True)
-    np.testing.assert_allclose(shared, [2 / 3, 2 / 3, 2 / 3, 1, 0], rtol=1e-6)
-    # All prompts of weight 1 together weigh as much as with equal groups.
-    assert float(row_weights(jnp.ones(2, jnp.float32), slots, 2, per_prompt=True).sum()) == 4
+    assert of_rows(slots, weight).tolist() == [1, 1, 1, 0.5, 0]
+    rows = jnp.arange(1, 6, dtype=jnp.float32)[:, None]
+    table = of_prompts(slots, rows, -1.0)
+    assert table.tolist() == [[1, 2, 3, -1], [4, -1, -1, -1]]
+    assert of_rows(slots, table).tolist() == [[1], [2], [3], [4], [0]]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,8 @@ def test_advantages_by_prompt(function, kind, prepared):
         slots=slots,
     )
     groups = Groups(rollouts, jnp.array(rewards), jnp.array(rewards > 0.5), jnp.array(valid))
-    selector = selectors.dps(candidates=512)
+    selector = selectors.dps()
+    state = state._replace(selector=selector.init(32))
     new, offered, report = learn(selector, state, draw, groups)
     batch = rollout_batch(offered, function, None, selector, new.selector)
     report = jax.tree.map(np.asarray, report)
@@ -116,7 +118,7 @@ def compiled():
     return tiny.easy_run(
         tiny.config(
             steps=5,
-            selector=Knapsack(highest=6),
+            selector=settings("knapsack", lowest=0, most=6),
             task=dataclasses.replace(tiny.TASK, problems=POOL),
             checkpoint=CheckpointConfig(every=2),
             evaluation=EvaluationConfig(every=5, problems=6, samples=2),
@@ -140,7 +142,7 @@ def test_the_budget_is_spent_where_it_is_worth_most(compiled):
         # What it gave is what the belief of before says; beta_mean forgets half at each visit.
         rate = jnp.array(a / (a + b), jnp.float32)[prompts]
         if len(prompts) == BATCH:
-            wanted = selectors.knapsack(selectors.knapsack_value(rate, 6), BUDGET)
+            wanted = budget.knapsack(budget.knapsack_value(rate, 6), BUDGET)
             assert wanted.tolist() == trials.tolist()
         a[prompts] = 0.5 * (a[prompts] - 1) + 1 + passes
         b[prompts] = 0.5 * (b[prompts] - 1) + 1 + trials - passes
@@ -178,9 +180,9 @@ def test_a_short_pool_leaves_rollouts_unmade(compiled):
 
 def test_equal_shares_are_the_run_without_them():
     """Every prompt must get G: the same groups and, but for rounding, the same parameters."""
-    every = dataclasses.replace(Vip(), lowest=4, highest=4, inner="uniform")
+    every = settings("vip", lowest=4, most=4, inner="uniform")
     found = []
-    for selector in (every, Uniform()):
+    for selector in (every, settings("uniform")):
         run, state = tiny.easy_run(tiny.config(selector=selector))
         after, records = tiny.steps(run, state, count=1)
         found.append((records[0], after.params))
@@ -197,14 +199,14 @@ def test_equal_shares_are_the_run_without_them():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"selector": Vip(highest=8)},
-        {"selector": Cures(allocate=True)},
-        {"selector": Vip(highest=8), "loss": LossConfig(advantages="denoised")},
+        {"selector": settings("vip", most=8)},
+        {"selector": settings("cures", most=16)},
+        {"selector": settings("vip", most=8), "loss": LossConfig(advantages="denoised")},
         {
-            "selector": Knapsack(lowest=2, highest=6, inner="dps"),
+            "selector": settings("knapsack", lowest=2, most=6, inner="dps"),
             "grpo": GRPOConfig(rollouts_per_prompt=tiny.GROUP, mini_batch=2, micro_batch=4),
         },
-        {"selector": Vip(highest=8), "rollout": RolloutConfig(prompts=4, buckets=2)},
+        {"selector": settings("vip", most=8), "rollout": RolloutConfig(prompts=4, buckets=2)},
     ],
 )
 def test_allocations_train(changes):
@@ -218,8 +220,8 @@ def test_allocations_train(changes):
 def test_eight_devices_give_the_same_rollouts():
     found = []
     for mesh in (MeshConfig(data=1), MeshConfig(data=4, fsdp=2)):
-        settings = tiny.config(selector=Knapsack(highest=6), mesh=mesh)
-        _, records = tiny.steps(*tiny.easy_run(settings), count=3)
+        chosen = tiny.config(selector=settings("knapsack", lowest=0, most=6), mesh=mesh)
+        _, records = tiny.steps(*tiny.easy_run(chosen), count=3)
         found.append([(r["groups"]["prompt"], r["groups"]["trials"]) for r in records])
     assert found[0] == found[1]
 
@@ -227,13 +229,13 @@ def test_eight_devices_give_the_same_rollouts():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"selector": Vip(highest=3)}, "rollouts_per_prompt=4 is the mean"),
-        ({"selector": Vip(lowest=5)}, "between selector.lowest=5"),
+        ({"selector": settings("vip", most=3)}, "group=4 is the mean"),
+        ({"selector": settings("vip", lowest=5)}, "between lowest=5"),
         ({"rollout": RolloutConfig(prompts=4, keep=2)}, "rollout.keep=2 needs equal groups"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        tiny.config(**{"selector": Knapsack(), **changes})
+        tiny.config(**{"selector": settings("knapsack"), **changes})
     with pytest.raises(ValueError, match="lowest=2 must be at least 3"):
-        Vip(lowest=2)
+        settings("vip", lowest=2)

@@ -10,6 +10,7 @@ from dpsjax.loop.groups import Draw, Groups, collected
 from dpsjax.policy import Rollouts
 from dpsjax.run.config import LossConfig, RolloutConfig
 from dpsjax.run.setup import make_mesh
+from dpsjax.selectors import Feedback
 from tests.run import tiny
 
 
@@ -42,7 +43,7 @@ def test_nothing_but_padding_is_cut(count):
     tokens = jnp.where(real, jnp.arange(10, dtype=jnp.int32)[None, None], 0)
     rollouts = Rollouts(tokens, real, -real.astype(jnp.float32), jnp.int32(10))
     groups = Groups(rollouts, jnp.zeros((2, 2), jnp.float32), real[..., 0], real[..., 0])
-    taken = collected(draw, groups, ids >= 0, ones, jnp.int32(0))
+    taken = collected(draw, groups, Feedback(ids >= 0, ones), jnp.int32(0))
     later = groups._replace(rollouts=rollouts._replace(mask=real & False))
     short, rest = cut(taken, later, count, mesh)  # both as the longer of the two
     alone, _ = cut(taken, None, count, mesh)

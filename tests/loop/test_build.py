@@ -10,7 +10,7 @@ from dpsjax.loop.build import build
 from dpsjax.loop.step import train_step
 from dpsjax.policy.sharding import MESH_AXES
 from dpsjax.run.config import MeshConfig
-from dpsjax.run.selectors import DynamicSampling, Knapsack, Speed, Uniform
+from dpsjax.run.selector_settings import settings
 from dpsjax.run.setup import build_task, spec_of
 from tests.run import tiny
 
@@ -34,11 +34,14 @@ def watching(run, seen):
 @pytest.mark.parametrize(
     ("selector", "changes"),
     [
-        (Uniform(), {"mesh": MeshConfig(data=2, fsdp=2, tensor=2)}),
-        (Uniform(), {"grpo": GRPOConfig(rollouts_per_prompt=tiny.GROUP, kl_coefficient=0.1)}),
-        (DynamicSampling(max_rounds=2), {}),
-        (Speed(screen=2), {"mesh": MeshConfig(data=2)}),
-        (Knapsack(highest=6), {}),
+        (settings("uniform"), {"mesh": MeshConfig(data=2, fsdp=2, tensor=2)}),
+        (
+            settings("uniform"),
+            {"grpo": GRPOConfig(rollouts_per_prompt=tiny.GROUP, kl_coefficient=0.1)},
+        ),
+        (settings("dynamic-sampling", max_rounds=2), {}),
+        (settings("speed", screen=2, rest=2), {"mesh": MeshConfig(data=2)}),
+        (settings("knapsack", lowest=0, most=6), {}),
     ],
 )
 def test_shapes_are_those_of_a_step(selector, changes):
@@ -61,12 +64,12 @@ def test_shapes_are_those_of_a_step(selector, changes):
 
 def test_every_stage_lowers_without_an_array():
     """For a mesh of no devices in particular, and for the selector and the policy of settings."""
-    settings = tiny.config(selector=Speed(screen=2))
-    task = build_task(settings)
-    policy = settings.model.policy(task.tokenizer.vocab_size)
+    chosen = tiny.config(selector=settings("speed", screen=2, rest=2))
+    task = build_task(chosen)
+    policy = chosen.model.policy(task.tokenizer.vocab_size)
     mesh = AbstractMesh((2, 2, 1), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     with jax.sharding.use_abstract_mesh(mesh):
-        stages = build(spec_of(settings, task, policy), mesh)
+        stages = build(spec_of(chosen, task, policy), mesh)
         for name in ("start", "select", "generate", "rest", "offer", "take", "update"):
             traced = getattr(stages, name).trace(*stages.shapes[name])
             assert traced.lower(lowering_platforms=("tpu",)).as_text()

@@ -128,7 +128,7 @@ def test_eight_devices_give_the_result_of_one():
         run, state = tiny.easy_run(tiny.config(task=task, rollout=rollout, mesh=mesh))
         before = jax.tree.map(np.asarray, state.params)
         state, records = tiny.steps(run, state, count=5)
-        belief = real_rows(state.selector, run.prompts.length.shape[0], 33)
+        belief = real_rows(state.selector, run.stages.axes, 33)
         results.append((before, jax.tree.map(np.asarray, state.params), belief, records, state))
     one, eight = results
     query = eight[4].params["layers"]["query_dnh"]

@@ -10,7 +10,7 @@ from dpsjax.loop.metrics import read_records
 from dpsjax.loop.state import digest
 from dpsjax.run import outputs
 from dpsjax.run.config import CheckpointConfig, EvaluationConfig, MeshConfig
-from dpsjax.run.selectors import DynamicSampling
+from dpsjax.run.selector_settings import settings
 from tests.run import tiny
 
 BATCH = 4
@@ -29,7 +29,7 @@ def compiled():
     return tiny.easy_run(
         tiny.config(
             steps=5,
-            selector=DynamicSampling(),
+            selector=settings("dynamic-sampling"),
             checkpoint=CheckpointConfig(every=2),
             evaluation=EvaluationConfig(every=5, problems=6, samples=2),
         )
@@ -124,7 +124,7 @@ def test_a_resumed_run_is_the_run_that_would_have_been(compiled, tmp_path):
 def test_eight_devices_wait_for_the_same_groups():
     found = []
     for mesh in (MeshConfig(data=1), MeshConfig(data=4, fsdp=2)):
-        run, state = tiny.easy_run(tiny.config(selector=DynamicSampling(), mesh=mesh))
+        run, state = tiny.easy_run(tiny.config(selector=settings("dynamic-sampling"), mesh=mesh))
         state, records = tiny.steps(run, state, count=3)
         size = int(state.pending.size)
         found.append(

@@ -7,19 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpsjax.grpo.config import GRPOConfig
 from dpsjax.loop.metrics import read_records
 from dpsjax.loop.step import train_step
 from dpsjax.report.prompt_table import histories
 from dpsjax.report.trace_file import trace_rows
 from dpsjax.run import outputs
 from dpsjax.run.config import CheckpointConfig, EvaluationConfig, LossConfig, MeshConfig
-from dpsjax.run.selectors import Speed
+from dpsjax.run.selector_settings import settings
 from tests.oracles import grpo as oracle
 from tests.run import tiny
 
 BATCH, SCREEN, GROUP = 4, 2, 5
-GRPO = GRPOConfig(rollouts_per_prompt=GROUP, learning_rate=3e-3)
+SPEED = settings("speed", screen=SCREEN, rest=GROUP - SCREEN)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +27,7 @@ def compiled():
     return tiny.easy_run(
         tiny.config(
             steps=5,
-            grpo=GRPO,
-            selector=Speed(screen=SCREEN),
+            selector=SPEED,
             checkpoint=CheckpointConfig(every=2),
             evaluation=EvaluationConfig(every=5, problems=6, samples=2),
         )
@@ -139,24 +137,17 @@ def test_a_resumed_run_is_the_run_that_would_have_been(compiled, tmp_path):
     assert list(map(tiny.timeless, again)) == list(map(tiny.timeless, records))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"selector": Speed(screen=GROUP)}, "selector.screen=5 must be less than"),
-        ({"loss": LossConfig(advantages="denoised")}, "loss.advantages='denoised' needs"),
-    ],
-)
-def test_what_does_not_fit_is_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        tiny.config(**{"grpo": GRPO, "selector": Speed(screen=SCREEN), **changes})
+def test_advantages_by_a_belief_of_the_screening_alone_are_refused():
+    with pytest.raises(ValueError, match=r"loss\.advantages='denoised' needs"):
+        tiny.config(selector=SPEED, loss=LossConfig(advantages="denoised"))
 
 
 @pytest.mark.slow
 def test_eight_devices_let_the_same_prompts_pass():
     found = []
     for mesh in (MeshConfig(data=1), MeshConfig(data=4, fsdp=2)):
-        settings = tiny.config(selector=Speed(screen=SCREEN), grpo=GRPO, mesh=mesh)
-        state, records = tiny.steps(*tiny.easy_run(settings), count=3)
+        chosen = tiny.config(selector=SPEED, mesh=mesh)
+        state, records = tiny.steps(*tiny.easy_run(chosen), count=3)
         size = int(state.pending.size)
         held = state.pending.groups.index[:size].tolist()
         found.append(([(r["groups"]["prompt"], r["groups"]["passes"]) for r in records], held))

@@ -8,7 +8,7 @@ from dpsjax.grpo.advantages import denoised, group_normalized
 from dpsjax.loop.collect import learn, rollout_batch
 from dpsjax.loop.groups import Draw, Groups
 from dpsjax.loop.prompts import gather, tokenize
-from dpsjax.loop.watched import predict, watched
+from dpsjax.loop.watched import watched
 from dpsjax.policy import Rollouts
 from dpsjax.tasks.base import Problem
 from dpsjax.tasks.tokenizer import CharTokenizer
@@ -31,15 +31,15 @@ def test_a_selector_without_a_belief_gets_a_tracker_that_changes_no_draw(key):
         assert batch.index.tolist() == again.index.tolist()
         passes = batch.index % 3
         _, b = observe(tracked, b, again.index, passes, jnp.full(8, 2, jnp.int32))
-    prob = predict(tracked, b)
-    assert prob.shape == (3, 50)
-    assert np.allclose(prob.sum(0), 1) and not np.allclose(prob, 1 / 3)
+    outcome = selectors.inspect(tracked, b, 2).outcome
+    assert outcome.shape == (3, 50)
+    assert np.allclose(outcome.sum(0), 1) and not np.allclose(outcome, 1 / 3)
 
 
 def test_a_selector_with_a_belief_stays_as_it_is():
     selector = selectors.dps(num_states=5)
     assert watched(selector) is selector
-    assert predict(selector, selector.init(4)).shape == (5, 4)
+    assert selectors.inspect(selector, selector.init(4)).outcome.shape == (3, 4)
 
 
 def test_prompts_are_left_padded_and_rows_filled_up():
@@ -68,7 +68,8 @@ def test_keeping_a_part_of_each_group_takes_the_most_different_rollouts(prepared
     third = jnp.full((3, 3), 1 / 3, jnp.float32)
     draw = Draw(index, jnp.ones(3, jnp.float32), prompt, prompt > 0, third, third[:, 0])
     groups = Groups(rollouts, rewards, rewards > 0, jnp.ones((3, 4), bool))
-    selector = selectors.dps(candidates=512)
+    selector = selectors.dps()
+    state = state._replace(selector=selector.init(32))
     new, offered, report = learn(selector, state, draw, groups)
     batch = rollout_batch(offered, group_normalized, 2, selector, new.selector)
     assert batch.mask.any(axis=2).tolist() == [
@@ -110,9 +111,9 @@ def test_denoised_advantages_come_from_the_belief_that_saw_the_group(prepared):
         assert (expected[1] > 0).all()
 
 
-def test_late_weights_count_the_rollouts_that_they_weigh(prepared):
+def test_weights_of_a_visit_count_the_rollouts_that_they_weigh(prepared):
     _, state = prepared
-    selector = watched(selectors.lppo(late=True))
+    selector = watched(selectors.lppo())
     index, trials = jnp.array([3, 5, -1], jnp.int32), jnp.array([4, 4, 0], jnp.int32)
     before = observe(selector, selector.init(32), index, jnp.array([2, 2, 0]), trials)[1]
     ones = jnp.ones((3, 4, 2), jnp.int32)

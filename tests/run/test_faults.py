@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dpsjax.run.selectors import HistoryResampling
 from rich.console import Console
 
 from dpsjax.loop.evaluate import make_evaluate, uniform_slice
@@ -26,6 +25,7 @@ from dpsjax.run.config import CheckpointConfig
 from dpsjax.run.faults import NonFiniteError, Notices
 from dpsjax.run.position import Position
 from dpsjax.run.run import Started, finish
+from dpsjax.run.selector_settings import settings
 from dpsjax.tasks.base import Score
 from dpsjax.tasks.workers import ScoringWorkers
 from tests.run import tiny
@@ -299,7 +299,9 @@ def test_scoring_nothing_is_no_fault(prepared):
 
 def test_a_pool_that_is_all_solved_comes_back():
     """Every prompt leaves for good once it is solved: when none is left, all return."""
-    run, state = tiny.easy_run(tiny.config(selector=HistoryResampling(exclude="forever")))
+    run, state = tiny.easy_run(
+        tiny.config(selector=settings("history-resampling", exclude="forever"))
+    )
     right = [Score(1.0, True, "")]
     run, state = scored_by((run, state), lambda problems, responses: right * len(responses))
     after, records = tiny.steps(run, state, count=10)  # the pool is through after 8

@@ -55,7 +55,9 @@ def test_the_folder_of_a_run(prepared, finished):
 
 def test_digests_are_those_of_the_saved_arrays(prepared, finished):
     folder, summary = finished
-    state = read_state(folder / outputs.CHECKPOINTS / "2", prepared[1], 32, 32)
+    state = read_state(
+        folder / outputs.CHECKPOINTS / "2", prepared[1], prepared[0].stages.axes, 32, 32
+    )
     assert digest(state.params) == summary["params_digest"]
     assert digest(state.selector) == summary["selector_digest"]
     assert int(state.step) == 2 and jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key)

@@ -147,7 +147,7 @@ def test_everything_round_trips(compiled, tmp_path):
     for leaf in jax.tree.leaves(state):
         leaf.delete()  # what a donating step does
     saver.close()
-    found = read_state(tmp_path / "1", compiled[1], 32, 32)
+    found = read_state(tmp_path / "1", compiled[1], compiled[0].stages.axes, 32, 32)
     assert digest(found) == before
     assert found.key.dtype == compiled[1].key.dtype
     assert jax.tree.structure(found) == jax.tree.structure(compiled[1])
