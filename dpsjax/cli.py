@@ -22,6 +22,7 @@ from rich.markup import escape
 
 import dpsjax
 from dpsjax.loop.compilation import use_compilation_cache
+from dpsjax.run.backend import require_backend
 from dpsjax.run.config import TrainConfig, from_dict
 from dpsjax.run.processes import DistributedConfig, connect, is_first, run_together
 from dpsjax.run.selector_settings import selector_names, settings
@@ -112,6 +113,7 @@ def train_countdown(words: Sequence[str]) -> int:
     try:
         parsed = parse_train(words)
         connect(parsed.hosts)
+        require_backend()
         use_compilation_cache()
     except (ValueError, OSError) as error:
         return _complain(str(error))
@@ -154,7 +156,12 @@ def _start_and_finish(
     command = shlex.join(["dpsjax", "train", "countdown", *words])
     try:
         started = runs.start(
-            parsed.config, command, say, allow=parsed.allow, restart=parsed.restart
+            parsed.config,
+            command,
+            say,
+            allow=parsed.allow,
+            restart=parsed.restart,
+            recorded=_read_record(parsed.from_)["identity"] if parsed.from_ else None,
         )
     except (ValueError, OSError) as error:
         return _complain(str(error))
@@ -213,11 +220,19 @@ def parse_train(words: Sequence[str]) -> TrainArguments:
 def _recorded(path: Path) -> TrainConfig:
     """The settings in a ``config.json``, to be repeated in a folder of their own."""
     try:
-        config = from_dict(json.loads(path.read_text())["config"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        config = from_dict(_read_record(path)["config"])
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"from={str(path)!r} is no config.json of a run: {error}") from error
     folder = config.folder()
     return dataclasses.replace(config, out=folder.with_name(f"{folder.name}-repeated"))
+
+
+def _read_record(path: Path) -> dict:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {"config": record["config"], "identity": record.get("identity")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"from={str(path)!r} is no config.json of a run: {error}") from error
 
 
 def compare(words: Sequence[str]) -> int:
@@ -233,6 +248,7 @@ def compare(words: Sequence[str]) -> int:
 
     try:
         arguments = tyro.cli(command.CompareArguments, args=list(words), prog="dpsjax compare")
+        require_backend()
         command.run(arguments, Console())
     except (ValueError, OSError, ImportError) as error:
         return _complain(str(error))

@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from dpsjax.run.selectors import Dps, Mopps, Uniform
 
 import dpsjax
 from dpsjax import cli
 from dpsjax.run.config import TrainConfig, from_dict, to_dict
-from dpsjax.run.selectors import Dps, Mopps, Uniform
 
 TINY = shlex.split(
     "train countdown --init random --steps 2 --prompts 4 --model.width 32 --model.mlp-width 64 "

@@ -108,8 +108,11 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     values["out"] = str(config.folder())
+    # Whole paths: a record is read from another folder.
     trace = values["selector"]["around"]["difficulty"]
-    values["selector"]["around"]["difficulty"] = None if trace is None else str(trace)
+    values["selector"]["around"]["difficulty"] = None if trace is None else str(trace.absolute())
+    if Path(config.model.init).exists():
+        values["model"]["init"] = str(Path(config.model.init).absolute())
     values["selector"] = {"name": config.selector.name, **values["selector"]}
     return values
 
@@ -148,7 +151,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, list | tuple)
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
-    return isinstance(value, {float: int | float, Path: str | Path}.get(kind, kind))
+    wider: dict[Any, Any] = {float: int | float, Path: str | Path}
+    return isinstance(value, wider.get(kind, kind))
 
 
 def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:

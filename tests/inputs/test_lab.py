@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief
 
 from dpsjax import selectors
 from dpsjax.lab import compare, measures, plots, simulate, statistics, students, traces
-from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief
 from tests.inputs.test_tasks import TRACE
 from tests.inputs.wrong import Row, complaints, public
 

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief, StateBelief
 
 from dpsjax.belief import binomial
 from dpsjax.lab import measures
 from dpsjax.selectors import RateBelief
-from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief, StateBelief
 from tests.oracles import lab as oracle
 
 GROUP = 5

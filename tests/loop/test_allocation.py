@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dpsjax.run.selectors import Cures, Knapsack, Uniform, Vip
 
 from dpsjax import selectors
 from dpsjax.grpo import advantages as strategies
@@ -24,7 +25,6 @@ from dpsjax.run.config import (
     MeshConfig,
     RolloutConfig,
 )
-from dpsjax.run.selectors import Cures, Knapsack, Uniform, Vip
 from tests.oracles import grpo as oracle
 from tests.run import tiny
 

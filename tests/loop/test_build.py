@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from dpsjax.run.selectors import DynamicSampling, Knapsack, Speed, Uniform
 from jax.sharding import AbstractMesh, AxisType
 
 from dpsjax.grpo.config import GRPOConfig
@@ -10,7 +11,6 @@ from dpsjax.loop.build import build
 from dpsjax.loop.step import train_step
 from dpsjax.policy.sharding import MESH_AXES
 from dpsjax.run.config import MeshConfig
-from dpsjax.run.selectors import DynamicSampling, Knapsack, Speed, Uniform
 from dpsjax.run.setup import build_task, spec_of
 from tests.run import tiny
 

@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from dpsjax.run.selectors import DynamicSampling
 
 from dpsjax.loop.collect import Collector
 from dpsjax.loop.metrics import read_records
 from dpsjax.loop.state import digest
 from dpsjax.run import outputs
 from dpsjax.run.config import CheckpointConfig, EvaluationConfig, MeshConfig
-from dpsjax.run.selectors import DynamicSampling
 from tests.run import tiny
 
 BATCH = 4

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dpsjax.run.selectors import Speed
 
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.loop.metrics import read_records
@@ -14,7 +15,6 @@ from dpsjax.report.prompt_table import histories
 from dpsjax.report.trace_file import trace_rows
 from dpsjax.run import outputs
 from dpsjax.run.config import CheckpointConfig, EvaluationConfig, LossConfig, MeshConfig
-from dpsjax.run.selectors import Speed
 from tests.oracles import grpo as oracle
 from tests.run import tiny
 

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dpsjax.selectors.sampling import row_beta
 
 import dpsjax
 from dpsjax import selectors
 from dpsjax.belief import beta, ema, gaussian
 from dpsjax.selectors import paced
-from dpsjax.selectors.sampling import row_beta
 from tests.oracles import selectors as oracle
 from tests.selectors.play import N, as_dict, close, follow, history, propose, propose_with
 

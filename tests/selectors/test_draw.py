@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dpsjax.selectors.noise import row_bits, row_gumbel, row_normal, row_uniform
 
 import dpsjax
 from dpsjax import selectors
 from dpsjax.selectors import Proposal, draw
 from dpsjax.selectors.draw import top_rows
-from dpsjax.selectors.noise import row_bits, row_gumbel, row_normal, row_uniform
 
 
 def proposal(score, eligible=None):
