@@ -181,6 +181,7 @@ def _start_and_finish(
         return 0
     say(
         f"held-out accuracy {summary['accuracy_before']:.3f} -> {summary['accuracy_after']:.3f}, "
+        f"greedy {summary['greedy_before']:.3f} -> {summary['greedy_after']:.3f}, "
         f"effective ratio {summary['effective_ratio']:.2f}, "
         f"{summary['coverage']} of {summary['pool']} prompts visited, "
         f"{summary['rollouts']:,} rollouts in {summary['seconds']:.0f} s; results in {folder}"

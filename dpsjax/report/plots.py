@@ -134,29 +134,39 @@ def _window(records: Sequence[Record]) -> int:
     return 2 * (len(records) // 20) + 1
 
 
-def held_out_curve(records: Sequence[Record]) -> tuple[list[int], list[float]]:
+def held_out_curve(
+    records: Sequence[Record], measure: str = "accuracy"
+) -> tuple[list[int], list[float]]:
     """Rollouts spent and held-out accuracy at every evaluation, the first before any rollout.
 
     Args:
         records: of all steps.
+        measure: ``"accuracy"`` of sampled responses, or ``"greedy"`` of the likeliest.
 
     Returns:
         ``(rollouts, accuracy)``.
     """
-    first = records[0].get("held_out_before_accuracy")
+    first, name = records[0].get(f"held_out_before_{measure}"), f"held_out_{measure}"
     points = [] if first is None else [(0, first)]
-    points += [(r["rollouts"], r["held_out_accuracy"]) for r in records if "held_out_accuracy" in r]
+    points += [(r["rollouts"], r[name]) for r in records if name in r]
     return [x for x, _ in points], [y for _, y in points]
 
 
 def draw_accuracy(axes: "Axes", records: Sequence[Record]) -> None:
-    """Held-out accuracy, and that of the training batch, against rollouts."""
+    """Held-out accuracy, and that of the training batch, against rollouts.
+
+    What no temperature gives the policy before training, it learned: what is above the line.
+    """
     rollouts = [record["rollouts"] for record in records]
     batch = smooth([record["accuracy"] for record in records], _window(records))
     axes.plot(rollouts, batch, color=GREY, linewidth=1.0, label="training batch (selected)")
-    axes.plot(
-        *held_out_curve(records), "o-", color=BLUE, markersize=3.5, label="held-out (uniform)"
-    )
+    axes.plot(*held_out_curve(records), "o-", color=BLUE, markersize=3.5, label="held-out, sampled")
+    greedy = held_out_curve(records, "greedy")
+    axes.plot(*greedy, "o--", color=ORANGE, markersize=3.5, label="held-out, greedy")
+    tried = records[0].get("held_out_before_by_temperature", {}).values()
+    best = max([*tried, *held_out_curve(records)[1][:1], *greedy[1][:1]])
+    label = "before, best temperature"
+    axes.axhline(best, color="#222222", linewidth=0.8, linestyle=":", label=label)
     axes.set(xlabel="rollouts", ylabel="accuracy", ylim=(0, 1), xlim=(0, None))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x else "0")
     axes.legend(loc="best", fontsize=8)

@@ -18,7 +18,7 @@ from dpsjax.loop.adapters import Adapters
 from dpsjax.loop.build import Spec
 from dpsjax.loop.collect import Collector, rounds_of
 from dpsjax.loop.compilation import compiler_options, return_freed_memory
-from dpsjax.loop.evaluate import Accuracy, make_evaluate, uniform_slice
+from dpsjax.loop.evaluate import Evaluation, make_evaluate, uniform_slice
 from dpsjax.loop.prompts import Prompts, tokenize
 from dpsjax.loop.state import TrainState
 from dpsjax.loop.step import Loop
@@ -46,13 +46,13 @@ class Run(Loop):
         config: The settings.
         policy: Architecture.
         predict: See :func:`dpsjax.loop.watched.predict`; of the selector's state.
-        evaluate: Held-out accuracy of parameters.
+        evaluation: Held-out accuracy of a policy's parameters.
     """
 
     config: TrainConfig
     policy: PolicyConfig
     predict: Callable[[PyTree], Array]
-    evaluate: Callable[[PyTree], Accuracy]
+    evaluation: Evaluation
 
 
 def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
@@ -101,7 +101,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
                 out_shardings=meshes.replicated(mesh),
                 compiler_options=compiler_options(mesh),
             ),
-            evaluate=_evaluation(config, task, spec, mesh, jax.random.fold_in(key, _EVALUATION)),
+            evaluation=_evaluation(config, task, spec, mesh, jax.random.fold_in(key, _EVALUATION)),
         )
     return run, state
 
@@ -239,16 +239,15 @@ def _place_pool(task: Task, rows: int, mesh: Mesh) -> Prompts:
     return Prompts(join(shape, sharding, tokens), join((rows,), sharding, lengths))
 
 
-def _evaluation(
-    config: TrainConfig, task: Task, spec: Spec, mesh: Mesh, key: Key
-) -> Callable[[PyTree], Accuracy]:
+def _evaluation(config: TrainConfig, task: Task, spec: Spec, mesh: Mesh, key: Key) -> Evaluation:
     """Held-out accuracy of the parameters of a policy."""
     problems = uniform_slice(task.test, config.evaluation.problems)
     sampling = config.evaluation.sampling(task.response_tokens, task.tokenizer)
-    samples = config.evaluation.samples
-    generate = build.generation(spec.policy, spec.compute, sampling, samples, mesh)
+    temperatures = [sampling.temperature] * config.evaluation.samples
+    group = len(temperatures) + 1
+    generate = build.generation(spec.policy, spec.compute, sampling, group, mesh)
     rows = build.round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
-    return make_evaluate(task, problems, generate, rows, mesh, key)
+    return make_evaluate(task, problems, generate, temperatures, rows, mesh, key)
 
 
 def _reference(config: TrainConfig, base: PyTree) -> PyTree:
