@@ -68,7 +68,6 @@ def change(**fields):
 
 CORRUPTIONS = {
     "cut": (lambda row: row[:-9], "not JSON"),
-    "empty": (lambda row: "", "not JSON"),
     "list": (lambda row: "[1, 2]", "must be a JSON object"),
     "keys": (change(extra=1), "must have the keys step, prompt"),
     "text": (change(passes="3"), "passes must be an integer, got '3'"),
