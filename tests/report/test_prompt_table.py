@@ -13,6 +13,7 @@ from rich.console import Console
 from dpsjax import selectors
 from dpsjax.lab import simulate as lab
 from dpsjax.lab import traces
+from dpsjax.lab.contenders import Contender
 from dpsjax.loop.metrics import read_records
 from dpsjax.report import prompt_table
 from dpsjax.report.report import write_report
@@ -164,7 +165,7 @@ def test_a_run_on_its_whole_pool_is_replayed_without_a_model(tmp_path):
     trace = traces.read_trace(tmp_path / outputs.TRACE)
     setting = lab.Setting(pool=size, batch=3, rollouts=tiny.GROUP, steps=rounds)
     student = traces.recorded(trace)
-    contender = lab.Contender(selectors.dps())
+    contender = Contender(selectors.dps())
     run = lab.simulate(contender, student, jax.random.key(0), setting, record=True)
     for step in range(rounds):
         truth = dict(zip(*(column[trace.step == step] for column in trace[2:4]), strict=True))
