@@ -27,7 +27,7 @@ from dpsjax.selectors.base import (
 )
 from dpsjax.selectors.compiled import compiled
 from dpsjax.selectors.draw import draw
-from dpsjax.types import Array, ArrayLike, Float, Key
+from dpsjax.types import Array, ArrayLike, Float, Key, Rows
 
 
 class Outlook(NamedTuple):
@@ -81,15 +81,15 @@ def select(
 def observe(
     selector: Selector,
     state: ChainState,
-    index: ArrayLike,
-    passes: ArrayLike,
-    trials: ArrayLike,
+    index: Rows,
+    passes: Rows,
+    trials: Rows,
     *,
-    age: ArrayLike | None = None,
+    age: Rows | None = None,
     axis_name: str | None = None,
     advance: bool = True,
     donate: bool = False,
-    **extras: Array,
+    **extras: ArrayLike,
 ) -> tuple[Feedback, ChainState]:
     """Learn from rollouts, as often as rewards arrive.
 
