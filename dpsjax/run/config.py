@@ -10,13 +10,17 @@ from dpsjax.checks import require_counts, require_integers, require_setting
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.run.budget_selectors import allocation_of, screen_of
 from dpsjax.run.sections import (
+    TASKS,
     CheckpointConfig,
     CountdownConfig,
     EvaluationConfig,
     LossConfig,
     MeshConfig,
     ModelConfig,
+    OperatorsConfig,
     RolloutConfig,
+    TaskConfig,
+    task_name,
 )
 from dpsjax.run.selectors import Dps, SelectorConfig, default_selector, selector_name
 
@@ -38,7 +42,7 @@ class TrainConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     selector: SelectorConfig = field(default_factory=Dps)
-    task: CountdownConfig = field(default_factory=CountdownConfig)
+    task: TaskConfig = field(default_factory=CountdownConfig)
     grpo: GRPOConfig = field(default_factory=_default_grpo)
     """How rollouts become an update; but for the learning rate, as the released DPS scripts."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -98,8 +102,32 @@ class TrainConfig:
 
     def folder(self) -> Path:
         """Where the results go."""
-        name = f"countdown-{selector_name(self.selector)}-seed{self.seed}"
+        name = f"{task_name(self.task)}-{selector_name(self.selector)}-seed{self.seed}"
         return Path("runs") / name if self.out is None else self.out
+
+
+def default_config(task: str) -> TrainConfig:
+    """The settings of ``dpsjax train TASK`` without options.
+
+    Args:
+        task: one of :data:`dpsjax.run.sections.TASKS`.
+
+    Raises:
+        ValueError: there is no such task.
+
+    >>> default_config("operators").rollout.prompts
+    32
+    """
+    if task == "operators":
+        return TrainConfig(
+            steps=200,
+            task=OperatorsConfig(),
+            rollout=RolloutConfig(prompts=32),
+            grpo=GRPOConfig(learning_rate=5e-4),
+        )
+    if task == "countdown":
+        return TrainConfig()
+    raise ValueError(f"task={task!r} is not known: use one of {', '.join(TASKS)}")
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -111,6 +139,7 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     values = dataclasses.asdict(config)
     values["out"] = str(config.folder())
     values["selector"] = {"name": selector_name(config.selector), **values["selector"]}
+    values["task"] = {"name": task_name(config.task), **values["task"]}
     return values
 
 
@@ -118,7 +147,7 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     """The settings that :func:`to_dict` wrote down.
 
     Args:
-        values: settings that are missing keep their defaults.
+        values: settings that are missing keep the defaults of the task.
 
     Returns:
         the settings.
@@ -132,9 +161,19 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     values = dict(values)
     if values.get("out") is not None:
         values["out"] = Path(values["out"])
-    selector = dict(values.pop("selector", {}))
-    start = TrainConfig(selector=default_selector(selector.pop("name", "dps")))
-    return _replaced(start, {**values, "selector": selector}, "")
+    task, selector = _named(values, "task", "countdown"), _named(values, "selector", "dps")
+    start = default_config(task)
+    start = dataclasses.replace(start, selector=default_selector(selector))
+    return _replaced(start, values, "")
+
+
+def _named(values: dict[str, Any], section: str, default: str) -> str:
+    """Takes the name out of a section of ``values``, if it is one."""
+    given = values.get(section)
+    if not isinstance(given, Mapping):
+        return default
+    values[section] = {name: value for name, value in given.items() if name != "name"}
+    return given.get("name", default)
 
 
 def _like(value: Any, old: Any) -> bool:

@@ -239,7 +239,7 @@ def _no_good(steps: Path, damaged: Sequence[Damaged]) -> str:
 
 def _weights(config: TrainConfig) -> str:
     """Which weights the run began with; a KL penalty refers to them to the end."""
-    path = weights_path(config.model.init)
+    path = weights_path(config)
     if path is None:
         return "random"
     return folder_digest(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
