@@ -124,7 +124,7 @@ def require_inputs(run: Run, recorded: Mapping[str, Any]) -> None:
 
 def _weights(config: TrainConfig) -> str:
     """Which weights the run began with; a KL penalty refers to them to the end."""
-    path = weights_path(config.model.init)
+    path = weights_path(config)
     if path is None:
         return "random"
     return folder_digest(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()

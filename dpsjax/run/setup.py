@@ -30,7 +30,6 @@ from dpsjax.run.config import MeshConfig, ModelConfig, TrainConfig
 from dpsjax.run.language import for_language_model, is_checkpoint_folder
 from dpsjax.run.selectors import build_selector, max_rounds
 from dpsjax.tasks.base import Task
-from dpsjax.tasks.countdown import base_path
 from dpsjax.tasks.workers import ScoringWorkers
 from dpsjax.types import Array, Key, PyTree
 
@@ -69,7 +68,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         FileNotFoundError: there are no weights at ``config.model.init``.
     """
     return_freed_memory()
-    weights = weights_path(config.model.init)
+    weights = weights_path(config)
     key, mesh = jax.random.key(config.seed), make_mesh(config.mesh)
     task = build_task(config)
     with jax.set_mesh(mesh):
@@ -178,11 +177,12 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return meshes.make_mesh(data, config.fsdp, config.tensor, jax.devices()[:wanted])
 
 
-def weights_path(init: str) -> Path | None:
+def weights_path(config: TrainConfig) -> Path | None:
     """The file or checkpoint folder that ``--init`` means; None for random weights."""
+    init = config.model.init
     if init == "random":
         return None
-    path = base_path() if init == "base" else Path(init)
+    path = config.task.base() if init == "base" else Path(init)
     if not path.exists():
         raise FileNotFoundError(
             f"init={init!r}: there are no weights at {path}; give a path, or 'random'"
