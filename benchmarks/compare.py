@@ -17,12 +17,13 @@ import tyro
 from common import save
 
 from dpsjax import selectors
-from dpsjax.lab.compare import compare, finding
-from dpsjax.lab.contenders import CONTENDERS, STUDENTS
-from dpsjax.lab.simulate import Contender, Setting, sweep
-from dpsjax.lab.students import student
+from dpsjax.lab.compare import compare
+from dpsjax.lab.contenders import Contender, contender
+from dpsjax.lab.report import finding
+from dpsjax.lab.simulate import Setting, sweep
+from dpsjax.lab.students import STUDENTS, student
 
-TWENTY = [
+TWENTY = (
     "uniform-epochs",
     "dps",
     "dps-cool",
@@ -43,7 +44,7 @@ TWENTY = [
     "history-resampling",
     "greso",
     "vcrl",
-]
+)
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Options:
     """Sizes, and where the record goes."""
 
     student: str = "limited-lessons"
+    selectors: tuple[str, ...] = TWENTY
     seeds: int = 10
     steps: int = 150
     pool: int = 8000
@@ -63,7 +65,8 @@ def main(options: Options) -> None:
     who = student(STUDENTS[options.student]())
     setting = Setting(options.pool, options.batch, 8, options.steps)
     begun = time.perf_counter()
-    found = compare({name: CONTENDERS[name](8) for name in TWENTY}, who, setting, options.seeds)
+    field = {name: contender(name, setting.rollouts) for name in options.selectors}
+    found = compare(field, who, setting, options.seeds)
     whole = time.perf_counter() - begun
     traces = []
 
@@ -78,13 +81,13 @@ def main(options: Options) -> None:
     record = {
         "setting": vars(setting),
         "seeds": options.seeds,
-        "selectors": len(TWENTY),
+        "selectors": len(field),
         "seconds": round(whole, 1),
         "seconds_of_each": {name: round(value, 1) for name, value in found.seconds.items()},
         "sweep": {"decays": 8, "seconds": round(swept, 1), "traces": len(traces)},
         "finding": finding(found),
     }
-    print(f"{len(TWENTY)} selectors in {whole:.0f} s; 8 decays in {swept:.0f} s, one trace")
+    print(f"{len(field)} selectors in {whole:.0f} s; 8 decays in {swept:.0f} s, one trace")
     save("compare", record, options.out)
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``dpsjax train countdown [options]``.
+"""The command line: ``dpsjax train TASK [options]`` and others.
 
 Every command is a dataclass of settings; tyro makes the options and their help from it.
 """
@@ -22,8 +22,10 @@ from rich.markup import escape
 
 import dpsjax
 from dpsjax.loop.compilation import use_compilation_cache
-from dpsjax.run.config import TrainConfig, from_dict
+from dpsjax.run.backend import require_backend
+from dpsjax.run.config import TrainConfig, default_config, from_dict
 from dpsjax.run.processes import DistributedConfig, connect, is_first, run_together
+from dpsjax.run.sections import TASKS, task_name
 from dpsjax.run.selector_settings import selector_names, settings
 
 USAGE = """\
@@ -33,6 +35,7 @@ Vectorized Bayesian curricula for RL finetuning.
 
 commands:
   train countdown   finetune a policy on Countdown, its prompts chosen by a selector
+  train operators   the same on made-up operators, where every pass rate is known exactly
   compare           compare selectors on simulated students or on recorded rollouts
   plan              will a run fit on a TPU slice, and how long will a step take
 
@@ -48,7 +51,7 @@ FAILED, BAD_INPUT, DOES_NOT_FIT, INTERRUPTED = 1, 2, 3, 130
 
 @dataclasses.dataclass(frozen=True)
 class TrainArguments:
-    """Finetune a policy by GRPO on Countdown; a selector chooses the prompts before any rollout.
+    """Finetune a policy by GRPO; a selector chooses the prompts before any rollout.
 
     Ends within minutes on a laptop. The folder of the results holds config.json, metrics.jsonl,
     trace.jsonl (each group of rollouts), prompts.parquet or .csv (what is known of each prompt),
@@ -84,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["--version"]:
         print(f"dpsjax {dpsjax.__version__}")
         return 0
-    if words[:2] == ["train", "countdown"]:
-        return train_countdown(words[2:])
+    if words[:1] == ["train"] and words[1:2] and words[1] in TASKS:
+        return train(words[1], words[2:])
     if words[:1] == ["compare"]:
         return compare(words[1:])
     if words[:1] == ["plan"]:
@@ -100,18 +103,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _complain(f"there is no command {' '.join(words[:2])!r}; see dpsjax --help")
 
 
-def train_countdown(words: Sequence[str]) -> int:
-    """``dpsjax train countdown``.
+def train(task: str, words: Sequence[str]) -> int:
+    """``dpsjax train TASK``.
 
     Args:
+        task: its name.
         words: the options.
 
     Returns:
         the exit code.
     """
     try:
-        parsed = parse_train(words)
+        parsed = parse_train(words, task)
         connect(parsed.hosts)
+        require_backend()
         use_compilation_cache()
     except (ValueError, OSError) as error:
         return _complain(str(error))
@@ -151,10 +156,15 @@ def _start_and_finish(
     from dpsjax.run.faults import NonFiniteError
 
     folder = str(parsed.config.folder())
-    command = shlex.join(["dpsjax", "train", "countdown", *words])
+    command = shlex.join(["dpsjax", "train", task_name(parsed.config.task), *words])
     try:
         started = runs.start(
-            parsed.config, command, say, allow=parsed.allow, restart=parsed.restart
+            parsed.config,
+            command,
+            say,
+            allow=parsed.allow,
+            restart=parsed.restart,
+            recorded=_read_record(parsed.from_)["identity"] if parsed.from_ else None,
         )
     except (ValueError, OSError) as error:
         return _complain(str(error))
@@ -174,6 +184,7 @@ def _start_and_finish(
         return 0
     say(
         f"held-out accuracy {summary['accuracy_before']:.3f} -> {summary['accuracy_after']:.3f}, "
+        f"greedy {summary['greedy_before']:.3f} -> {summary['greedy_after']:.3f}, "
         f"effective ratio {summary['effective_ratio']:.2f}, "
         f"{summary['coverage']} of {summary['pool']} prompts visited, "
         f"{summary['rollouts']:,} rollouts in {summary['seconds']:.0f} s; results in {folder}"
@@ -181,22 +192,27 @@ def _start_and_finish(
     return 0
 
 
-def parse_train(words: Sequence[str]) -> TrainArguments:
+def parse_train(words: Sequence[str], task: str = "countdown") -> TrainArguments:
     """The settings that were typed.
 
     Args:
-        words: options of ``dpsjax train countdown``.
+        words: options of ``dpsjax train TASK``.
+        task: its name.
 
     Returns:
         the settings.
 
     Raises:
-        ValueError: there is no such selector, or ``--from`` is no record of a run.
+        ValueError: there is no such selector, or ``--from`` is no record of a run of the task.
         OSError: ``--from`` cannot be read.
         SystemExit: help was asked for (0), or an option is wrong (2); tyro has said so.
     """
     source = _option(words, "--from", "")
-    config = _recorded(Path(source)) if source else TrainConfig()
+    config = _recorded(Path(source)) if source else default_config(task)
+    if task_name(config.task) != task:
+        raise ValueError(
+            f"from={source!r} is of another task: dpsjax train {task_name(config.task)} repeats it"
+        )
     name = _option(words, "--selector", config.selector.name)
     if name != config.selector.name:
         config = dataclasses.replace(config, selector=settings(name))
@@ -205,7 +221,7 @@ def parse_train(words: Sequence[str]) -> TrainArguments:
         TrainArguments,
         args=list(words),
         default=default,
-        prog="dpsjax train countdown",
+        prog=f"dpsjax train {task}",
         config=(tyro.conf.AvoidSubcommands,),
     )
 
@@ -213,11 +229,19 @@ def parse_train(words: Sequence[str]) -> TrainArguments:
 def _recorded(path: Path) -> TrainConfig:
     """The settings in a ``config.json``, to be repeated in a folder of their own."""
     try:
-        config = from_dict(json.loads(path.read_text())["config"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        config = from_dict(_read_record(path)["config"])
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"from={str(path)!r} is no config.json of a run: {error}") from error
     folder = config.folder()
     return dataclasses.replace(config, out=folder.with_name(f"{folder.name}-repeated"))
+
+
+def _read_record(path: Path) -> dict:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {"config": record["config"], "identity": record.get("identity")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"from={str(path)!r} is no config.json of a run: {error}") from error
 
 
 def compare(words: Sequence[str]) -> int:
@@ -233,6 +257,7 @@ def compare(words: Sequence[str]) -> int:
 
     try:
         arguments = tyro.cli(command.CompareArguments, args=list(words), prog="dpsjax compare")
+        require_backend()
         command.run(arguments, Console())
     except (ValueError, OSError, ImportError) as error:
         return _complain(str(error))

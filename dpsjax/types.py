@@ -6,6 +6,7 @@ rollouts of one prompt, ``T`` tokens, ``P`` prompt tokens, ``V`` vocabulary, ``D
 Annotations are jaxtyping's; they cost nothing at run time and are enforced in the tests.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from jax.typing import ArrayLike
@@ -13,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped, UInt
 
 PyTree = Any
 Key = PRNGKeyArray | UInt[Array, "2"]
+Rows = ArrayLike | Sequence[int]  # of integers, one for each row of a batch
 Scalar = float | int | Float[Array, ""] | Int[Array, ""]
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Int",
     "Key",
     "PyTree",
+    "Rows",
     "Scalar",
     "Shaped",
     "UInt",

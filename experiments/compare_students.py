@@ -15,16 +15,11 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from dpsjax.lab.compare import (
-    ORACLE,
-    SIGNIFICANT,
-    compare_students,
-    finding,
-    table,
-    write,
-)
-from dpsjax.lab.contenders import CONTENDERS, STUDENTS
+from dpsjax.lab.compare import ORACLE, SIGNIFICANT, compare_students
+from dpsjax.lab.contenders import contender, named
+from dpsjax.lab.report import finding, table, write
 from dpsjax.lab.simulate import Setting
+from dpsjax.lab.students import STUDENTS
 
 MEASURE = "ability_held_out"
 
@@ -35,7 +30,7 @@ class Arguments:
 
     students: tuple[str, ...] = tuple(STUDENTS)
     """Which students."""
-    selectors: tuple[str, ...] = tuple(CONTENDERS)
+    selectors: tuple[str, ...] = tuple(named())
     """Which selectors, besides uniform and the oracle."""
     reference: str = "dps"
     """Whom the others are compared with."""
@@ -59,7 +54,7 @@ def compared(arguments: Arguments, console: Console) -> dict[str, dict]:
     every = {}
     if missing:
         every = compare_students(
-            {name: CONTENDERS[name](setting.rollouts) for name in arguments.selectors},
+            {name: contender(name, setting.rollouts) for name in arguments.selectors},
             {name: STUDENTS[name]() for name in missing},
             setting,
             arguments.seeds,
@@ -70,7 +65,7 @@ def compared(arguments: Arguments, console: Console) -> dict[str, dict]:
         write(comparison, arguments.out / name)
         console.print(table(comparison))
         console.print(finding(comparison), highlight=False, soft_wrap=True)
-    return {name: json.loads(path.read_text()) for name, path in paths.items()}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
 
 
 def mean(found: dict, selector: str, measure: str = MEASURE) -> float:
@@ -155,7 +150,7 @@ def main(arguments: Arguments) -> None:
     order = sorted(average, key=average.__getitem__)
     text = markdown(every, order, average)
     console.print(text, highlight=False, soft_wrap=True)
-    (arguments.out / "students.md").write_text(text)
+    (arguments.out / "students.md").write_text(text, encoding="utf-8")
     draw(arguments.out / "students.png", every, order)
     record = {
         "setting": next(iter(every.values()))["setting"] | {"seeds": arguments.seeds},
@@ -164,7 +159,7 @@ def main(arguments: Arguments) -> None:
         "ranks": places,
         "students": {name: short(found) for name, found in every.items()},
     }
-    (arguments.out / "ranks.json").write_text(json.dumps(record, indent=1) + "\n")
+    (arguments.out / "ranks.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dpsjax.run.selectors import Dps, Mopps, Uniform
 
 import dpsjax
 from dpsjax import cli
-from dpsjax.run.config import TrainConfig, from_dict, to_dict
+from dpsjax.run.config import TrainConfig, default_config, from_dict, to_dict
 
 TINY = shlex.split(
     "train countdown --init random --steps 2 --prompts 4 --model.width 32 --model.mlp-width 64 "
@@ -45,6 +45,14 @@ def test_help_explains_every_option(capsys):
 
 def test_the_defaults_need_no_option():
     assert cli.parse_train([]).config == TrainConfig()
+    assert cli.parse_train([], "operators").config == default_config("operators")
+
+
+def test_each_task_has_options_of_its_own():
+    config = cli.parse_train(["--task.values", "8", "--steps", "3"], "operators").config
+    assert (config.task.values, config.steps) == (8, 3)
+    assert config.folder().name == "operators-dps-seed0"
+    assert from_dict(json.loads(json.dumps(to_dict(config)))).task == config.task
 
 
 @pytest.mark.parametrize(

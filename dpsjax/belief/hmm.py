@@ -47,7 +47,7 @@ from dpsjax.belief.states import (  # noqa: F401
     pooled_state,
     solve_state,
 )
-from dpsjax.types import Array, ArrayLike, Float, Int
+from dpsjax.types import Array, Float, Int, Rows
 
 UNSOLVED, PARTIAL, SOLVED = 0, 1, 2
 
@@ -284,8 +284,8 @@ def alpha(params: Params, belief: Belief) -> Float[Array, "K K N"]:
 def update(
     params: Params,
     belief: Belief,
-    index: ArrayLike,
-    state: ArrayLike,
+    index: Rows,
+    state: Rows,
     *,
     unique_indices: bool = False,
 ) -> Belief:
@@ -364,8 +364,9 @@ def observe(
     # Every write depends on the reads above, so that a donated belief is rewritten in place;
     # otherwise the compiler copies the lane. Counts are never negative: the choice is formal.
     read = counts[0][0] >= 0
+    shown = [jnp.where(read, lane, jnp.zeros_like(lane)) for lane in one_hot]
     return belief._replace(
-        prior=tuple(write(lane, seen) for lane, seen in zip(belief.prior, one_hot, strict=True)),
+        prior=tuple(write(lane, seen) for lane, seen in zip(belief.prior, shown, strict=True)),
         excess=tuple(
             tuple(write(belief.excess[i][j], renewed(i, j)) for j in states) for i in states
         ),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dpsjax import checks
 from dpsjax.belief import noise, rows
 from dpsjax.belief.filter import View
-from dpsjax.types import Array, ArrayLike, Float, Int, Key
+from dpsjax.types import Array, Float, Int, Key, Rows
 
 # Cuts of the success rate, each (numerator, denominator, whether the cut itself lies above).
 # A prompt's state is the number of cuts below its rate. Released evaluation code of DPS.
@@ -21,7 +21,7 @@ PARTITIONS: dict[int, tuple[tuple[int, int, bool], ...]] = {
 }
 
 
-def solve_state(passes: ArrayLike, trials: ArrayLike, num_states: int = 3) -> Int[Array, "B"]:
+def solve_state(passes: Rows, trials: Rows, num_states: int = 3) -> Int[Array, "B"]:
     """The state that a group of rollouts reveals, in exact integer arithmetic.
 
     Args:
@@ -48,7 +48,7 @@ def solve_state(passes: ArrayLike, trials: ArrayLike, num_states: int = 3) -> In
 
 
 def partition_state(
-    passes: ArrayLike, trials: ArrayLike, cuts: tuple[tuple[int, int, bool], ...]
+    passes: Rows, trials: Rows, cuts: tuple[tuple[int, int, bool], ...]
 ) -> Int[Array, "B"]:
     """The number of cuts below each success rate; your own partition as data.
 

@@ -1,7 +1,7 @@
 """The laboratory: simulated students, recorded traces and comparisons at equal rollouts.
 
     from dpsjax import selectors
-    from dpsjax.lab import compare, simulate, students
+    from dpsjax.lab import compare, report, simulate, students
 
     found = compare.compare(
         {"dps": selectors.dps(), "mine": my_selector},
@@ -9,7 +9,7 @@
         simulate.Setting(pool=8000, batch=256, rollouts=8, steps=150),
         seeds=10,
     )
-    print(compare.finding(found))
+    print(report.finding(found))
 
 On the command line: ``dpsjax compare``.
 """

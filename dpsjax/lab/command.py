@@ -2,14 +2,19 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
+import jax
+import tyro
 from rich.console import Console
 
-from dpsjax.lab.compare import ORACLE, Comparison, compare, finding, table, write
-from dpsjax.lab.contenders import CONTENDERS, STUDENTS
-from dpsjax.lab.simulate import Contender, Setting
-from dpsjax.lab.students import student
+from dpsjax.lab.compare import ORACLE, UNIFORM, Comparison, compare
+from dpsjax.lab.contenders import Contender, contender, looked_up, named
+from dpsjax.lab.report import finding, table, write
+from dpsjax.lab.simulate import Setting
+from dpsjax.lab.students import STUDENTS, Student, student
 from dpsjax.lab.traces import read_trace, recorded
 
 
@@ -20,11 +25,11 @@ class CompareArguments:
     Prints a table and what was found; the folder of the results holds comparison.json and plots.
     """
 
-    student: str = "limited-lessons"
-    """Which student: correlated-topics, forgetting, limited-lessons, logit-normal, noisy-verifier,
-    regime-shift, slow or unlocking."""
-    selectors: tuple[str, ...] = tuple(CONTENDERS)
-    """Which selectors; uniform and the oracle always run."""
+    student: Annotated[str, tyro.conf.arg(help=f"Which student: {', '.join(STUDENTS)}.")] = (
+        "limited-lessons"
+    )
+    selectors: tuple[str, ...] = tuple(named())
+    """Which selectors, all by default; uniform and the oracle always run."""
     reference: str = "dps"
     """Whom the others are compared with."""
     seeds: int = 10
@@ -48,21 +53,32 @@ class CompareArguments:
         if self.student not in STUDENTS:
             raise ValueError(f"student={self.student!r} must be one of {', '.join(STUDENTS)}")
         for name in (*self.selectors, self.reference):
-            if name not in CONTENDERS:
-                raise ValueError(f"selector={name!r} must be one of {', '.join(CONTENDERS)}")
+            looked_up(name)
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1, got {self.seeds}")
 
 
-def _replayable(contenders: dict[str, Contender], console: Console) -> dict[str, Contender]:
-    """Those that take the groups of a trace as they are, whose numbers of rollouts are given."""
-    kept = {n: c for n, c in contenders.items() if c.allocate is None and not c.screen}
-    if left := [name for name in contenders if name not in kept]:
-        console.print(
-            f"left out, because they choose how many rollouts a prompt gets: {', '.join(left)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+def _able(
+    names: Mapping[str, None], who: Student, setting: Setting, replay: bool, console: Console
+) -> dict[str, Contender]:
+    """The contenders for whom this student is one; it says who is left out, and why.
+
+    The groups of a trace are taken as they are, so their numbers of rollouts are given.
+    """
+    offered = jax.eval_shape(lambda key: who.data(who.init(key, setting.pool)), jax.random.key(0))
+    kept, left = {}, {}
+    for name in names:
+        made = contender(name, setting.rollouts)
+        missing = [column for column in looked_up(name)[0].needs if column not in offered]
+        if missing:
+            left.setdefault(f"they need the {' and '.join(missing)} of a prompt", []).append(name)
+        elif replay and (made.most is not None or made.screen is not None):
+            left.setdefault("they choose how many rollouts a prompt gets", []).append(name)
+        else:
+            kept[name] = made
+    for why, those in left.items():
+        text = f"left out, because {why}: {', '.join(those)}"
+        console.print(text, highlight=False, soft_wrap=True)
     return kept
 
 
@@ -91,10 +107,8 @@ def run(arguments: CompareArguments, console: Console) -> Comparison:
         steps = min(arguments.steps, int(trace.step.max()) + 1)
         setting = dataclasses.replace(setting, pool=trace.num_prompts, steps=steps)
     names = dict.fromkeys((*arguments.selectors, arguments.reference))
-    contenders = {name: CONTENDERS[name](setting.rollouts) for name in names}
-    if arguments.trace is not None:
-        contenders = _replayable(contenders, console)
-    total = len({*contenders, "uniform", ORACLE})
+    contenders = _able(names, who, setting, arguments.trace is not None, console)
+    total = len({*contenders, UNIFORM, ORACLE})
     with console.status(f"{total} selectors on {title}, {arguments.seeds} seeds ...") as status:
         done = []
 

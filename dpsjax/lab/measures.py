@@ -1,21 +1,13 @@
 """What a run is judged by: yield, coverage, ability, and calibration over the whole pool."""
 
-import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dpsjax import checks
-from dpsjax.belief import beta, binomial
-from dpsjax.selectors.scores import partial_states
-from dpsjax.selectors.solve_rate import RateBelief
-from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief, StateBelief
-from dpsjax.types import Array, Float
-
-if TYPE_CHECKING:
-    from dpsjax.lab.simulate import Run
+from dpsjax.lab.waiting import Groups
+from dpsjax.types import Array, Bool, Float, Int
 
 BINS = 10  # of the reliability diagram, equally wide
 SMALLEST = 1e-6  # probabilities of what happened are not below this in the log loss
@@ -31,130 +23,26 @@ class Calibration(NamedTuple):
     bins: Float[Array, "3 bins"]  # count, sum of predictions, sum of true probabilities
 
 
-def predicted_outcome(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
-    """Probabilities that none, some or all of a group pass, from the newest belief understood.
+class Steps(NamedTuple):
+    """Curves: one value a step."""
 
-    Args:
-        beliefs: what the trackers of a chain published, newest first. A ``StateBelief`` is taken
-            as it is; a ``BetaBelief`` gives the beta-binomial probabilities, and a ``RateBelief``
-            those of its mixture of binomials.
-        group: G rollouts.
-
-    Returns:
-        float32[3, N]; None if there is no such belief.
-
-    Raises:
-        TypeError: ``beliefs`` is no tuple, or ``group`` no integer.
-        ValueError: ``group`` is not positive.
-    """
-    _require(beliefs, group)
-    for belief in beliefs:
-        if isinstance(belief, StateBelief):
-            return _from_states(belief.prob)
-        if isinstance(belief, BetaBelief):
-            return _beta_binomial(belief.a, belief.b, group)
-        if isinstance(belief, RateBelief):
-            rate = jnp.asarray(binomial.rates(belief.cells), jnp.float32)
-            return group_outcome(rate, group) @ belief.prob.astype(jnp.float32)
-    return None
+    rollouts: Int[Array, "S"]  # spent in the step
+    groups: Int[Array, "S"]  # rolled out in the step
+    effective: Int[Array, "S"]  # of them, with both passes and failures
+    updated: Bool[Array, "S"]  # whether the student was trained
+    coverage: Float[Array, "S"]  # share of the pool rolled out so far
+    ability_pool: Float[Array, "S"]  # mean true solve probability after the step
+    ability_held_out: Float[Array, "S"]
+    brier: Float[Array, "S"]  # of P(partial) before the step, over the whole pool; NaN: no belief
 
 
-def believed_rate(beliefs: tuple) -> Float[Array, "N"]:
-    """Pass rates expected by the newest Beta belief or belief about rates.
+class Run(NamedTuple):
+    """What one run left, of a student or of a policy."""
 
-    Raises:
-        TypeError: if ``beliefs`` is no tuple.
-        ValueError: if there is none.
-    """
-    _require(beliefs, 1)
-    for belief in beliefs:
-        if isinstance(belief, BetaBelief):
-            return belief.a / (belief.a + belief.b)
-        if isinstance(belief, RateBelief):
-            return belief.mean(binomial.rates(belief.cells))
-    held = ", ".join(type(belief).__name__ for belief in beliefs) or "nothing"
-    raise ValueError(
-        "allocating rollouts needs track_beta or track_solve_rate in the selector, whose beliefs "
-        f"hold {held}"
-    )
-
-
-def outcome_of_average(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
-    """As :func:`predicted_outcome`, for a tracked average of pass rates taken at face value."""
-    _require(beliefs, group)
-    for belief in beliefs:
-        if isinstance(belief, AverageBelief):
-            return group_outcome(jnp.clip(belief.value.astype(jnp.float32), 0.0, 1.0), group)
-    return None
-
-
-def outcome_of_logit(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
-    """As :func:`predicted_outcome`, for a Gaussian belief about the logit (15-node quadrature)."""
-    return _average_over_gaussian(beliefs, group, jax.nn.sigmoid)
-
-
-def outcome_of_arc(beliefs: tuple, group: int) -> Float[Array, "3 N"] | None:
-    """As :func:`predicted_outcome`, for a Gaussian belief about the arc length asin(sqrt(p))."""
-
-    def rate(arc):
-        return jnp.sin(jnp.clip(arc, 0.0, jnp.pi / 2)) ** 2
-
-    return _average_over_gaussian(beliefs, group, rate)
-
-
-def _average_over_gaussian(beliefs, group, to_rate):
-    _require(beliefs, group)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(15)
-    weights = weights / weights.sum()
-    for belief in beliefs:
-        if isinstance(belief, GaussianBelief):
-            mean, spread = belief.mean, jnp.sqrt(belief.variance)
-            rates = [to_rate(mean + float(node) * spread) for node in nodes]
-            parts = [group_outcome(rate.astype(jnp.float32), group) for rate in rates]
-            return jnp.einsum("w,wkn->kn", jnp.asarray(weights, jnp.float32), jnp.stack(parts))
-    return None
-
-
-def _require(beliefs: tuple, group: int) -> None:
-    checks.require_type((tuple, list), "the beliefs of a proposal", beliefs=beliefs)
-    checks.require_counts(group=group)
-
-
-def group_outcome(rate: Float[Array, "N"], group: int) -> Float[Array, "3 N"]:
-    """Probabilities that none, some or all of ``group`` independent rollouts pass.
-
-    Args:
-        rate: float32[N], probability of one pass.
-        group: G.
-
-    Returns:
-        float32[3, N], columns sum to 1.
-
-    Raises:
-        TypeError: ``rate`` is no array of floats, or ``group`` no integer.
-        ValueError: ``rate`` is no vector or lies outside [0, 1], or ``group`` is not positive.
-    """
-    checks.require_arrays(rate=(rate, "float N"))
-    checks.require_range(0.0, 1.0, rate=rate)
-    checks.require_counts(group=group)
-    none, every = (1.0 - rate) ** group, rate**group
-    return jnp.stack([none, jnp.maximum(1.0 - none - every, 0.0), every])
-
-
-def _beta_binomial(a: Array, b: Array, group: int) -> Array:
-    def run(count):
-        return math.prod((count + i) / (a + b + i) for i in range(group))
-
-    some = beta.informative_prob(a, b, group)
-    return jnp.stack([run(b), some, run(a)]).astype(jnp.float32)
-
-
-def _from_states(prob: Array) -> Array:
-    """Merge K states into none, some, all; with 2 states the agreeing one is split evenly."""
-    if prob.shape[0] == 2:
-        return jnp.stack([prob[0] / 2, prob[1], prob[0] / 2]).astype(jnp.float32)
-    some = jnp.asarray(partial_states(prob.shape[0]), prob.dtype) @ prob
-    return jnp.stack([prob[0], some, prob[-1]]).astype(jnp.float32)
+    steps: Steps
+    visits: Int[Array, "N"]  # times each prompt was rolled out
+    calibration: Calibration  # summed over prompts and steps
+    groups: Groups | None  # [S, B], if recorded
 
 
 def calibrate(predicted: Float[Array, "3 N"], truth: Float[Array, "3 N"]) -> Calibration:
@@ -219,7 +107,7 @@ MEASURES: dict[str, tuple[str, bool | None]] = {
 }
 
 
-def summarize(run: "Run") -> dict[str, np.ndarray]:
+def summarize(run: Run) -> dict[str, np.ndarray]:
     """Reduce runs to one number each.
 
     Args:
@@ -234,8 +122,6 @@ def summarize(run: "Run") -> dict[str, np.ndarray]:
     Raises:
         TypeError: ``run`` is something else.
     """
-    from dpsjax.lab.simulate import Run  # which imports this module
-
     checks.require_type(Run, "of simulate", run=run)
     steps = {name: np.asarray(value, np.float64) for name, value in run.steps._asdict().items()}
     effective, groups = steps["effective"], steps["groups"]

@@ -1,5 +1,6 @@
 """Pictures of a comparison, at the size of a paper's column."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,27 +18,14 @@ from dpsjax.lab.compare import (
     ranking,
     require_comparison,
 )
+from dpsjax.report.figures import BLUE, GREEN, ORANGE, PINK, RED, SKY, write_figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette: told apart with any colour vision, and in print.
-COLORS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-BLUE, BLACK, GREY = "#0072B2", "#222222", "#BBBBBB"
-BEST = len(COLORS)  # how many besides uniform, the reference and the oracle are told apart
-_STYLE = {
-    "figure.dpi": 200,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#E5E5E5",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 7,
-    "lines.linewidth": 1.4,
-}
+COLORS = (RED, GREEN, PINK, ORANGE, SKY)
+BLACK, GREY = "#222222", "#BBBBBB"
+_BESIDE: dict = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "fontsize": 7}
 
 
 def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
@@ -45,7 +33,7 @@ def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
 
     Args:
         comparison: what to draw.
-        folder: exists.
+        folder: made if missing.
 
     Returns:
         the files.
@@ -53,35 +41,21 @@ def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
     Raises:
         TypeError: ``comparison`` or ``folder`` is something else.
     """
-    import matplotlib
-
     require_comparison(comparison)
     checks.require_type((str, Path), "a folder", folder=folder)
-    folder = Path(folder)
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    rows = len(comparison.values)
-    tall = 1.0 + 0.17 * rows
+    wide, tall = (4.6, 3.0), (4.6, 1.0 + 0.17 * len(comparison.values))
     drawings: dict[str, tuple[Callable, tuple[float, float]]] = {
-        "ability": (draw_ability, (4.6, 3.0)),
-        "effective_ratio": (draw_effective_ratio, (4.6, 3.0)),
-        "differences": (draw_differences, (4.6, tall)),
-        "calibration": (draw_calibration, (4.6, 3.0)),
-        "coverage": (draw_coverage, (4.6, 3.0)),
+        "ability": (draw_ability, wide),
+        "effective_ratio": (draw_effective_ratio, wide),
+        "differences": (draw_differences, tall),
+        "calibration": (draw_calibration, wide),
+        "coverage": (draw_coverage, wide),
     }
-    written = []
-    with plt.style.context(["default", _STYLE]):
-        for name, (draw, size) in drawings.items():
-            figure, axes = plt.subplots(figsize=size, layout="constrained")
-            draw(axes, comparison)
-            axes.set_title(comparison.title, loc="left", fontsize=8, color="#444444")
-            path = folder / f"{name}.png"
-            figure.savefig(path)
-            plt.close(figure)
-            written.append(path)
-    return written
+    pictures = {
+        name: (functools.partial(draw, comparison=comparison), size)
+        for name, (draw, size) in drawings.items()
+    }
+    return write_figures(Path(folder), comparison.title, pictures)
 
 
 def colors(comparison: Comparison) -> dict[str, str]:
@@ -123,7 +97,9 @@ def _curves(axes: "Axes", comparison: Comparison, curve: Callable, label: str) -
     axes.set(xlabel="rollouts", ylabel=label, xlim=(0, None))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x else "0")
     handles, names = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(
+        handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7
+    )
 
 
 def draw_ability(axes: "Axes", comparison: Comparison) -> None:
@@ -198,7 +174,7 @@ def draw_calibration(axes: "Axes", comparison: Comparison) -> None:
         ylim=(0, 1),
     )
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(title="Brier score", loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(title="Brier score", **_BESIDE)
 
 
 def draw_coverage(axes: "Axes", comparison: Comparison) -> None:

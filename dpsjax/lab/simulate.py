@@ -14,17 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from dpsjax import checks, selectors
-from dpsjax.lab.measures import (
-    Calibration,
-    believed_rate,
-    calibrate,
-    no_calibration,
-    predicted_outcome,
-)
-from dpsjax.lab.students import Known, Student
+from dpsjax.lab.contenders import Contender
+from dpsjax.lab.measures import Calibration, Run, Steps, calibrate, no_calibration
+from dpsjax.lab.students import Student
 from dpsjax.lab.waiting import Groups, Late, deliver, no_groups, refill
-from dpsjax.selectors import Selector
-from dpsjax.selectors.refill import Buffer, init_buffer, push, take
+from dpsjax.rollouts import Buffer, init_buffer, push, take
+from dpsjax.selectors import Batch, Selector
 from dpsjax.types import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 
@@ -50,41 +45,13 @@ class Setting:
         checks.require_counts(least=0, delay=self.delay)
 
 
-class Contender(NamedTuple):
-    """A selector and how it is used."""
+class _Game(NamedTuple):
+    """What does not change during a run."""
 
-    # or what makes it of what is known of the pool before the first rollout
-    selector: Selector | Callable[[Known], Selector]
-    waves: int = 1  # at most so many waves for an update; more than 1 collects accepted groups
-    oracle: bool = False  # rank by the true probability of a partly solved group instead
-    predict: Callable = predicted_outcome  # (beliefs, group) -> float32[3, N] or None
-    # (believed pass rates float[B], budget) -> int32[B] rollouts; None gives all prompts G
-    allocate: Callable[[Array, int], Array] | None = None
-    most: int = 32  # rollouts that `allocate` may give one prompt
-    # rollouts that decide whether a prompt gets the rest, up to `most`; 0: all at once
-    screen: int = 0
-
-
-class Steps(NamedTuple):
-    """Curves: one value a step."""
-
-    rollouts: Int[Array, "S"]  # spent in the step
-    groups: Int[Array, "S"]  # rolled out in the step
-    effective: Int[Array, "S"]  # of them, with both passes and failures
-    updated: Bool[Array, "S"]  # whether the student was trained
-    coverage: Float[Array, "S"]  # share of the pool rolled out so far
-    ability_pool: Float[Array, "S"]  # mean true solve probability after the step
-    ability_held_out: Float[Array, "S"]
-    brier: Float[Array, "S"]  # of P(partial) before the step, over the whole pool; NaN: no belief
-
-
-class Run(NamedTuple):
-    """What one run left."""
-
-    steps: Steps
-    visits: Int[Array, "N"]  # times each prompt was rolled out
-    calibration: Calibration  # summed over prompts and steps
-    groups: Groups | None  # [S, B], if recorded
+    contender: Contender
+    student: Student
+    setting: Setting
+    key: Key
 
 
 class _Carry(NamedTuple):
@@ -93,6 +60,7 @@ class _Carry(NamedTuple):
     late: Late
     pending: Buffer  # accepted and not yet trained on
     waited: Int[Array, ""]  # waves since the last update
+    updates: Int[Array, ""]
     visits: Int[Array, "N"]
     calibration: Calibration
 
@@ -125,166 +93,176 @@ def uniforms(
     return jax.random.uniform(key, shape, jnp.float32)
 
 
-# Shows what the trackers of a chain believe: they come out as the part's state.
-_show_beliefs = Selector(
-    init=lambda num_prompts: (),
-    propose=lambda key, proposal, state: (proposal, proposal.beliefs),
-    observe=lambda evidence, state: (evidence, state),
-)
+def _choose(game: _Game, carry: _Carry, step, size: int) -> tuple[Batch, PyTree]:
+    """Select through the public interface; the oracle's scores start at the true chances."""
+    key = jax.random.fold_in(jax.random.fold_in(game.key, 2), step)
+    selector, state = game.contender.selector, carry.selector
+    if not game.contender.oracle:
+        return selectors.select(selector, key, state, size)
+    truth = game.student.outcome(carry.student, game.setting.rollouts)[1]
+    ranked = selectors.stateless(lambda key, proposal: proposal.replace(score=truth))
+    states = selectors.ChainState(state.active, ((), state))
+    batch, after = selectors.select(selectors.chain(ranked, selector), key, states, size)
+    return batch, after.parts[1]
 
 
-def _choose(contender: Contender, selector: Selector, key, state, size: int, partial: Array):
-    """Select through the public interface; returns the batch, the state and the beliefs."""
-    parts = [selector, _show_beliefs]
-    if contender.oracle:
-        parts.append(selectors.stateless(lambda key, proposal: proposal.replace(score=partial)))
-    outer = selectors.chain(*parts)
-    states = (state, ()) + ((),) * contender.oracle
-    batch, after = selectors.select(outer, key, selectors.ChainState(state.active, states), size)
-    return batch, after.parts[0], after.parts[1]
-
-
-def _answer_some(contender: Contender, student, setting: Setting, key, state, step, index, beliefs):
-    """As many answers to each prompt as the contender allocates, B times G in all."""
-    rate = believed_rate(beliefs)[jnp.maximum(index, 0)]
-    assert contender.allocate is not None
-    number = contender.allocate(rate, setting.batch * setting.rollouts)
-    draws = uniforms(key, step, setting, contender.most)
-    made = jnp.arange(contender.most, dtype=jnp.int32)[None] < number[:, None]
-    # No rate is above 1, so that a rollout which is not made never passes.
-    passes, trials = student.answer(jnp.where(made, draws, 2.0), state, index)
-    return passes, jnp.minimum(trials, number)
-
-
-def _step(
-    contender: Contender,
-    selector: Selector,
-    student: Student,
-    setting: Setting,
-    key: Key,
-    carry: _Carry,
-    step,
-):
-    size = setting.batch
-    truth = student.outcome(carry.student, setting.rollouts)
-    select_key = jax.random.fold_in(jax.random.fold_in(key, 2), step)
-    batch, state, beliefs = _choose(contender, selector, select_key, carry.selector, size, truth[1])
-    if contender.allocate is None:
-        draws = uniforms(key, step, setting)
-        passes, trials = student.answer(draws, carry.student, batch.index)
+def _answer(game: _Game, carry: _Carry, batch: Batch, draws: Float[Array, "B G"]) -> Groups:
+    """The groups of a batch, all of as many rollouts as there are draws, or as allocated."""
+    if game.contender.most is None:
+        passes, trials = game.student.answer(draws, carry.student, batch.index)
     else:
-        passes, trials = _answer_some(
-            contender, student, setting, key, carry.student, step, batch.index, beliefs
-        )
-    fresh = Groups(batch.index, passes, trials, batch.weight)
+        made = jnp.arange(draws.shape[1], dtype=jnp.int32)[None] < batch.trials[:, None]
+        # No rate is above 1, so that a rollout which is not made never passes.
+        draws = jnp.where(made, draws, 2.0)
+        passes, trials = game.student.answer(draws, carry.student, batch.index)
+        trials = jnp.minimum(trials, batch.trials)
+    made_at = jnp.broadcast_to(carry.updates, batch.index.shape)
+    return Groups(batch.index, passes, trials, batch.weight, made_at)
 
+
+def _wave(game: _Game, carry: _Carry, step) -> tuple[_Carry, tuple[Steps, Groups]]:
+    """Choose, roll out, observe what arrives, and learn from it or let it wait."""
+    contender, student, setting = game.contender, game.student, game.setting
+    batch, state = _choose(game, carry, step, setting.batch)
+    draws = uniforms(game.key, step, setting, contender.most)
+    fresh = _answer(game, carry, batch, draws)
     lag = student.lag(carry.student, batch.index) + setting.delay
     arrived, late = deliver(carry.late, fresh, lag, student.longest_lag > 0)
-    accept, state = selectors.observe(
-        selector, state, arrived.index, arrived.passes, arrived.trials
+    at_once = contender.rounds == 1  # otherwise time passes at the update
+    feedback, state = selectors.observe(
+        contender.selector,
+        state,
+        arrived.index,
+        arrived.passes,
+        arrived.trials,
+        age=carry.updates - arrived.made,
+        advance=at_once,
     )
-    late_weight = selectors.late_weights(selector, state, arrived.index)
-    arrived = arrived._replace(weight=arrived.weight * late_weight)
-    if contender.waves == 1:
-        used = arrived._replace(index=jnp.where(accept, arrived.index, -1))
-        pending, waited, updated = carry.pending, carry.waited, accept.any()
+    arrived = arrived._replace(weight=arrived.weight * feedback.weight)
+    if at_once:
+        used = arrived._replace(index=jnp.where(feedback.accept, arrived.index, -1))
+        pending, waited, updated = carry.pending, carry.waited, feedback.accept.any()
     else:
         used, pending, waited, updated = refill(
-            carry.pending, carry.waited, arrived, accept, contender.waves, size
+            carry.pending, carry.waited, arrived, feedback.accept, contender.rounds, setting.batch
         )
-    learned = student.learn(carry.student, *used)
-    predicted = contender.predict(beliefs, setting.rollouts)
-    now = no_calibration() if predicted is None else calibrate(predicted, truth)
+        state = _passed(game, state, updated)
     after = carry._replace(
-        selector=state, student=learned, late=late, pending=pending, waited=waited
+        selector=state,
+        student=student.learn(carry.student, *used[:4]),
+        late=late,
+        pending=pending,
+        waited=waited,
     )
-    return _recorded(after, student, setting, fresh, trials.sum(dtype=jnp.int32), updated, now)
+    return _recorded(game, carry, after, fresh, fresh.trials.sum(dtype=jnp.int32), updated)
 
 
-def _screened(
-    contender: Contender,
-    selector: Selector,
-    student,
-    setting: Setting,
-    key: Key,
-    carry: _Carry,
-    step,
-):
+def _passed(game: _Game, state: PyTree, updated: Bool[Array, ""]) -> PyTree:
+    """The selector's state, a training step later if the student was trained."""
+    advance = functools.partial(selectors.advance, game.contender.selector)
+    return jax.lax.cond(updated, advance, lambda state: state, state)
+
+
+def _screened(game: _Game, carry: _Carry, step) -> tuple[_Carry, tuple[Steps, Groups]]:
     """A wave that screens prompts, or one that gives those that passed the rest (SPEED).
 
     Both spend B times G rollouts, or a few less where it does not divide. Prompts that passed wait
     in turn; as soon as enough of them wait, a wave goes on with them and trains on them.
     """
-    screen, rest = contender.screen, contender.most - contender.screen
-    size, prompts = _screening(contender, setting)
-    truth = student.outcome(carry.student, setting.rollouts)
-    select_key = jax.random.fold_in(jax.random.fold_in(key, 2), step)
-    batch, state, beliefs = _choose(
-        contender, selector, select_key, carry.selector, prompts, truth[1]
+    ready = carry.pending.size >= _screening(game.contender, game.setting).passed
+    return jax.lax.cond(
+        ready, functools.partial(_go_on, game), functools.partial(_screen, game), carry, step
     )
-    draws = uniforms(key, step, setting, 2 * setting.rollouts).reshape(-1)
-    first = draws[: prompts * screen]
-    later = draws[-size * rest :]
-    passes, trials = student.answer(first.reshape(prompts, screen), carry.student, batch.index)
-    fresh = Groups(batch.index, passes, trials, batch.weight)
-    accept, state = selectors.observe(selector, state, batch.index, passes, trials)
-    pushed = push(carry.pending, fresh, accept)
 
-    groups, valid, left = take(carry.pending, size)
-    index = jnp.where(valid, groups.index, -1)
-    more, tried = student.answer(later.reshape(size, rest), carry.student, index)
-    whole = groups._replace(passes=groups.passes + more, trials=groups.trials + tried)
 
-    goes_on = carry.pending.size >= size
-    pick = lambda yes, no: jax.tree.map(lambda a, b: jnp.where(goes_on, a, b), yes, no)  # noqa: E731
-    predicted = contender.predict(beliefs, setting.rollouts)
+def _screen(game: _Game, carry: _Carry, step) -> tuple[_Carry, tuple[Steps, Groups]]:
+    first, _, prompts, _ = _screening(game.contender, game.setting)
+    batch, state = _choose(game, carry, step, prompts)
+    draws = uniforms(game.key, step, game.setting, 2 * game.setting.rollouts).reshape(-1)
+    fresh = _answer(game, carry, batch, draws[: prompts * first].reshape(prompts, first))
+    rows = fresh.index, fresh.passes, fresh.trials
+    feedback, state = selectors.observe(game.contender.selector, state, *rows, advance=False)
+    fresh = fresh._replace(weight=fresh.weight * feedback.weight)
     after = carry._replace(
-        selector=pick(carry.selector, state),
-        student=student.learn(carry.student, *whole._replace(index=jnp.where(goes_on, index, -1))),
-        pending=pick(left, pushed),
+        selector=state,
+        student=game.student.learn(carry.student, *no_groups(1)[:4]),
+        pending=push(carry.pending, fresh, feedback.accept),
     )
-    return _recorded(
-        after,
-        student,
-        setting,
-        fresh._replace(index=jnp.where(goes_on, -1, batch.index), trials=pick(0, fresh.trials)),
-        pick(tried.sum(dtype=jnp.int32), fresh.trials.sum(dtype=jnp.int32)),
-        goes_on,
-        no_calibration() if predicted is None else calibrate(predicted, truth),
-    )
+    spent = fresh.trials.sum(dtype=jnp.int32)
+    return _recorded(game, carry, after, fresh, spent, jnp.asarray(False))
 
 
-def _screening(contender: Contender, setting: Setting) -> tuple[int, int]:
-    """Prompts that go on in one wave, and prompts that are screened in one."""
+def _go_on(game: _Game, carry: _Carry, step) -> tuple[_Carry, tuple[Steps, Groups]]:
+    """The selector has seen these prompts; it does not learn again, as in a training loop."""
+    _, rest, prompts, size = _screening(game.contender, game.setting)
+    draws = uniforms(game.key, step, game.setting, 2 * game.setting.rollouts).reshape(-1)
+    groups, _, left = take(carry.pending, size)
+    draws = draws[-size * rest :].reshape(size, rest)
+    more, tried = game.student.answer(draws, carry.student, groups.index)
+    whole = groups._replace(passes=groups.passes + more, trials=groups.trials + tried)
+    after = carry._replace(
+        selector=selectors.advance(game.contender.selector, carry.selector),
+        student=game.student.learn(carry.student, *whole[:4]),
+        pending=left,
+    )
+    spent = tried.sum(dtype=jnp.int32)
+    return _recorded(game, carry, after, no_groups(prompts), spent, jnp.asarray(True))
+
+
+class _Screening(NamedTuple):
+    """Rollouts of a prompt in a screening and after it, and prompts of either wave."""
+
+    first: int
+    rest: int
+    prompts: int
+    passed: int
+
+
+def _screening(contender: Contender, setting: Setting) -> _Screening:
+    assert contender.screen is not None
+    first, rest = contender.screen
     budget = setting.batch * setting.rollouts
-    return budget // (contender.most - contender.screen), budget // contender.screen
+    return _Screening(first, rest, prompts=budget // first, passed=budget // rest)
+
+
+def _judged(game: _Game, carry: _Carry) -> Calibration:
+    """What the selector believed before the step, of every prompt, against the truth."""
+    selector, group = game.contender.selector, game.setting.rollouts
+    if not selectors.has_belief(selector, carry.selector):
+        return no_calibration()
+    believed = selectors.inspect(selector, carry.selector, group).outcome.astype(jnp.float32)
+    return calibrate(believed, game.student.outcome(carry.student, group))
 
 
 def _recorded(
-    carry: _Carry,
-    student: Student,
-    setting: Setting,
+    game: _Game,
+    before: _Carry,
+    after: _Carry,
     fresh: Groups,
-    rollouts: Array,
-    updated: Array,
-    now: Calibration,
+    rollouts: Int[Array, ""],
+    updated: Bool[Array, ""],
 ) -> tuple[_Carry, tuple[Steps, Groups]]:
     """The end of a step: its visits and its line of the curves."""
-    passes, trials = fresh.passes, fresh.trials
-    target = jnp.where(fresh.index < 0, setting.pool, fresh.index)
-    visits = carry.visits.at[target].add((trials > 0).astype(jnp.int32), mode="drop")
+    student, passes, trials = game.student, fresh.passes, fresh.trials
+    now = _judged(game, before)
+    target = jnp.where(fresh.index < 0, game.setting.pool, fresh.index)
+    visits = before.visits.at[target].add((trials > 0).astype(jnp.int32), mode="drop")
     line = Steps(
         rollouts=rollouts,
         groups=(trials > 0).sum(dtype=jnp.int32),
         effective=((passes > 0) & (passes < trials)).sum(dtype=jnp.int32),
         updated=updated,
         coverage=(visits > 0).astype(jnp.float32).mean(),
-        ability_pool=student.pass_rate(carry.student).mean(),
-        ability_held_out=student.held_out(carry.student).mean(),
+        ability_pool=student.pass_rate(after.student).mean(),
+        ability_held_out=student.held_out(after.student).mean(),
         brier=now.brier / now.prompts,
     )
-    sums = jax.tree.map(jnp.add, carry.calibration, now)
-    return carry._replace(visits=visits, calibration=sums), (line, fresh)
+    after = after._replace(
+        visits=visits,
+        calibration=jax.tree.map(jnp.add, before.calibration, now),
+        updates=before.updates + updated.astype(jnp.int32),
+    )
+    return after, (line, fresh)
 
 
 def simulate(
@@ -307,52 +285,59 @@ def simulate(
 
     Raises:
         TypeError: if an argument is something else.
-        ValueError: if ``contender.waves`` or ``contender.most`` is not positive, or a screening
-            does not fit.
+        ValueError: if ``contender.rounds`` or ``contender.most`` is not positive, a screening does
+            not fit, or the selector needs what is not known of the student's prompts.
     """
-    checks.require_type(Contender, "a Contender", contender=contender)
-    checks.require_counts(**{"contender.waves": contender.waves, "contender.most": contender.most})
-    checks.require_counts(least=0, **{"contender.screen": contender.screen})
-    checks.require_type(Student, "a Student", student=student)
-    checks.require_type(Setting, "a Setting", setting=setting)
-    checks.require_key(key=key)
-    size, longest = setting.batch, setting.delay + student.longest_lag
-    arriving = size * (longest + 1 if student.longest_lag else 1)
-    room = arriving + size - 1 if contender.waves > 1 else 1
-    step = _step
-    if contender.screen:
+    _check(contender, student, key, setting)
+    longest = setting.delay + student.longest_lag
+    arriving = setting.batch * (longest + 1 if student.longest_lag else 1)
+    room = 1 if contender.rounds == 1 else arriving + setting.batch - 1
+    step = _wave
+    if contender.screen is not None:
         _check_screening(contender, setting, longest)
-        room, step = sum(_screening(contender, setting)), _screened
+        room, step = sum(_screening(contender, setting)[2:]), _screened
     learner = student.init(jax.random.fold_in(key, 0), setting.pool)
-    selector = contender.selector
-    if not isinstance(selector, Selector) and callable(selector):
-        selector = selector(student.known(learner))
-    checks.require_type(Selector, "a Contender of a selector", contender=selector)
     carry = _Carry(
-        selector=selector.init(setting.pool),
+        selector=contender.selector.init(setting.pool, student.data(learner)),
         student=learner,
-        late=Late(no_groups(longest, size), jnp.zeros((longest, size), jnp.int32)),
+        late=Late(
+            no_groups(longest, setting.batch), jnp.zeros((longest, setting.batch), jnp.int32)
+        ),
         pending=init_buffer(no_groups(), room),
         waited=jnp.zeros((), jnp.int32),
+        updates=jnp.zeros((), jnp.int32),
         visits=jnp.zeros(setting.pool, jnp.int32),
         calibration=no_calibration(),
     )
-    body = functools.partial(step, contender, selector, student, setting, key)
+    body = functools.partial(step, _Game(contender, student, setting, key))
     carry, (steps, groups) = jax.lax.scan(body, carry, jnp.arange(setting.steps, dtype=jnp.int32))
     return Run(steps, carry.visits, carry.calibration, groups if record else None)
 
 
+def _check(contender: Contender, student: Student, key: Key, setting: Setting) -> None:
+    checks.require_type(Contender, "a Contender", contender=contender)
+    checks.require_type(Selector, "a Contender of a selector", contender=contender.selector)
+    given = {"contender.rounds": contender.rounds, "contender.most": contender.most}
+    checks.require_counts(**checks.given(**given))
+    checks.require_type(Student, "a Student", student=student)
+    checks.require_type(Setting, "a Setting", setting=setting)
+    checks.require_key(key=key)
+
+
 def _check_screening(contender: Contender, setting: Setting, longest: int) -> None:
-    screen, most = contender.screen, contender.most
-    if not 0 < screen < most:
-        raise ValueError(f"screen={screen} must lie in 1..{most - 1}, with most={most} in all")
-    if min(_screening(contender, setting)) < 1 or setting.pool < _screening(contender, setting)[1]:
+    pair = isinstance(contender.screen, tuple) and len(contender.screen) == 2
+    checks.require_setting(pair, "contender.screen", contender.screen, "two numbers of rollouts")
+    assert contender.screen is not None
+    for name, number in zip(("screen[0]", "screen[1]"), contender.screen, strict=True):
+        checks.require_counts(**{f"contender.{name}": number})
+    first, rest, prompts, passed = _screening(contender, setting)
+    if min(prompts, passed) < 1 or setting.pool < prompts:
         raise ValueError(
             f"batch={setting.batch} x rollouts={setting.rollouts} do not fit a screening of "
-            f"{screen} rollouts and {most - screen} more in a pool of {setting.pool}"
+            f"{first} rollouts and {rest} more in a pool of {setting.pool}"
         )
-    if longest or contender.waves > 1 or contender.allocate is not None:
-        raise ValueError(f"screen={screen} allows no delay, no waves and no allocation")
+    if longest or contender.most is not None:
+        raise ValueError(f"screen={contender.screen} allows no delay and no allocation")
 
 
 def run_keys(seeds: int) -> Shaped[Array, "S"]:

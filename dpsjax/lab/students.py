@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 
 from dpsjax import checks
-from dpsjax.lab.measures import group_outcome
+from dpsjax.belief.filter import group_outcome
 from dpsjax.types import Array, Float, Int, Key, PyTree, Scalar
 
 TOPICS = 16  # number of topics; a static size, so not a parameter
+LEVELS = 5  # of difficulty, as categories
 HOPELESS = -8.0  # logit of a locked prompt: solved once in 3,000 rollouts
 
 
@@ -68,20 +69,8 @@ class StudentState(NamedTuple):
     step: Int[Array, ""]
 
 
-class Known(NamedTuple):
-    """What a curriculum may know of the pool before the first rollout.
-
-    Attributes:
-        difficulty: 0 (always solved) to 100, as another model's rollouts would say.
-        topic: 0..TOPICS-1, the category that a data set names.
-    """
-
-    difficulty: Float[Array, "N"]
-    topic: Int[Array, "N"]
-
-
-def _nothing_known(state: PyTree) -> Known:
-    raise ValueError("nothing is known of this student's prompts beforehand: give it `known`")
+def _nothing_known(state: PyTree) -> dict[str, Array]:
+    return {}
 
 
 def _no_lag(state: PyTree, index: Array) -> Array:
@@ -99,7 +88,9 @@ class Student(NamedTuple):
     ``answer(uniforms[B, G], state, index[B]) -> (passes int32[B], trials int32[B])``;
     ``learn(state, index, passes, trials, weight) -> state``, one step of training on B groups,
     where a weight of 0 or an index of -1 leaves a group out;
-    ``known(state) -> Known``, asked once, before the first step;
+    ``data(state) -> {name: array [N, ...]}``, what a curriculum may know of the pool before the
+    first rollout, as selectors call it: ``difficulty`` float32[N] from 0 (always solved) to 100,
+    ``level`` int32[N] of it, ``source`` and ``topic`` int32[N], ``features`` float32[N, F];
     ``lag(state, index[B]) -> int32[B]``, steps until the rollouts of each group arrive, from 0 to
     ``longest_lag``, which is static; 0 where all are there at once.
     """
@@ -110,7 +101,7 @@ class Student(NamedTuple):
     outcome: Callable[[PyTree, int], Array]
     answer: Callable[[Array, PyTree, Array], tuple[Array, Array]]
     learn: Callable[[PyTree, Array, Array, Array, Array], PyTree]
-    known: Callable[[PyTree], Known] = _nothing_known
+    data: Callable[[PyTree], dict[str, Array]] = _nothing_known
     lag: Callable[[PyTree, Array], Array] = _no_lag
     longest_lag: int = 0
 
@@ -132,6 +123,12 @@ def signal(passes: Int[Array, "B"], trials: Int[Array, "B"]) -> Float[Array, "B"
     passes, trials = checks.rollout_counts(passes, trials)
     spread = (passes * (trials - passes)).astype(jnp.float32)
     return 2.0 * jnp.sqrt(spread) / jnp.maximum(trials, 1).astype(jnp.float32)
+
+
+def graded(hard: Float[Array, "N"]) -> dict[str, Array]:
+    """Columns of data of prompts that fail with a given chance: their difficulty and its level."""
+    level = jnp.minimum(LEVELS * hard, LEVELS - 1).astype(jnp.int32)
+    return {"difficulty": 100.0 * hard, "level": level}
 
 
 def _init(params: StudentParams, key: Key, rows: int) -> StudentState:
@@ -232,9 +229,15 @@ def student(params: StudentParams, held_out: int = 512) -> Student:
         rate = _verdict_rate(params, _solve_rate(params, state)[:-held_out])
         return group_outcome(rate, group)
 
-    def known(state):
-        logit = state.hint[:-held_out]
-        return Known(100.0 * jax.nn.sigmoid(-logit), state.topic[:-held_out])
+    def data(state):
+        hint, topic = state.hint[:-held_out], state.topic[:-held_out]
+        hard = jax.nn.sigmoid(-hint)
+        return {
+            **graded(hard),
+            "source": topic,
+            "topic": topic,
+            "features": jnp.column_stack([hint, jax.nn.one_hot(topic, TOPICS, dtype=jnp.float32)]),
+        }
 
     return Student(
         init=lambda key, num_prompts: _init(params, key, num_prompts + held_out),
@@ -243,7 +246,7 @@ def student(params: StudentParams, held_out: int = 512) -> Student:
         outcome=outcome,
         answer=answer,
         learn=lambda state, *groups: _learn(params, state, *groups),
-        known=known,
+        data=data,
     )
 
 
@@ -293,3 +296,19 @@ def limited_lessons(**changes) -> StudentParams:
     coverage matter.
     """
     return StudentParams(shared_gain=0.05, repetition=0.2)._replace(**changes)
+
+
+# name on the command line -> parameters, at their defaults
+STUDENTS: dict[str, Callable[[], StudentParams]] = {
+    family.__name__.replace("_", "-"): family
+    for family in (
+        logit_normal,
+        slow,
+        forgetting,
+        regime_shift,
+        unlocking,
+        noisy_verifier,
+        correlated_topics,
+        limited_lessons,
+    )
+}

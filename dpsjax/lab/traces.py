@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpsjax import checks
-from dpsjax.lab.students import Known, Student
+from dpsjax.lab.students import Student, graded
 from dpsjax.tasks.traces import COLUMNS, FORMAT, VERSION, Trace, make_trace, read_trace, write_trace
 from dpsjax.types import Array, Int
 
@@ -98,9 +98,10 @@ def recorded(trace: Trace) -> Student:
             raise ValueError(f"pool must be the trace's {trace.num_prompts}, got {num_prompts}")
         return _Recording(*tapes, jnp.zeros((), jnp.int32))
 
-    def known(state):
+    def data(state):
         first = state.passes[0].astype(jnp.float32) / state.trials[0].astype(jnp.float32)
-        return Known(100.0 * (1.0 - first), jnp.zeros(trace.num_prompts, jnp.int32))
+        same = jnp.zeros(trace.num_prompts, jnp.int32)
+        return {**graded(1.0 - first), "source": same, "topic": same}
 
     def late_by(state, index):
         return state.lag[jnp.minimum(state.step, steps - 1)][jnp.maximum(index, 0)]
@@ -112,7 +113,7 @@ def recorded(trace: Trace) -> Student:
         outcome=outcome,
         answer=answer,
         learn=lambda state, *groups: state._replace(step=state.step + 1),
-        known=known,
+        data=data,
         lag=late_by,
         longest_lag=int(lag.max()),
     )

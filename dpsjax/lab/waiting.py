@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dpsjax.selectors.refill import Buffer, push, take
+from dpsjax.rollouts import Buffer, push, take
 from dpsjax.types import Array, Bool, Float, Int
 
 
@@ -16,6 +16,7 @@ class Groups(NamedTuple):
     passes: Int[Array, "B"]
     trials: Int[Array, "B"]
     weight: Float[Array, "B"]
+    made: Int[Array, "B"]  # updates of the student before these rollouts
 
 
 class Late(NamedTuple):
@@ -28,7 +29,7 @@ class Late(NamedTuple):
 def no_groups(*shape: int) -> Groups:
     """Padding of this shape."""
     none = jnp.zeros(shape, jnp.int32)
-    return Groups(none - 1, none, none, jnp.zeros(shape, jnp.float32))
+    return Groups(none - 1, none, none, jnp.zeros(shape, jnp.float32), none)
 
 
 def deliver(late: Late, fresh: Groups, lag: Array, mixed: bool) -> tuple[Groups, Late]:
@@ -56,12 +57,14 @@ def refill(
     waited: Int[Array, ""],
     arrived: Groups,
     accept: Bool[Array, "..."],
-    waves: int,
+    rounds: int | None,
     size: int,
 ):
-    """Collect accepted groups until B are there, or ``waves`` waves are spent."""
+    """Collect accepted groups until B are there, or ``rounds`` waves are spent."""
     pending = push(pending, arrived, accept)
-    ready = (pending.size >= size) | (waited + 1 >= waves)
+    ready = pending.size >= size
+    if rounds is not None:
+        ready |= waited + 1 >= rounds
     groups, valid, rest = take(pending, size)
     used = groups._replace(index=jnp.where(valid & ready, groups.index, -1))
     pending = jax.tree.map(lambda left, now: jnp.where(ready, left, now), rest, pending)

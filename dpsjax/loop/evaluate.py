@@ -1,4 +1,9 @@
-"""Held-out accuracy: the same problems and the same random keys, every time."""
+"""Held-out accuracy: the same problems and the same random keys, every time.
+
+Reinforcement learning may only sharpen: a policy that was right now and then is right more often,
+and no problem is solved that a lower temperature had not solved. So every evaluation also takes
+the likeliest response, and the policy is tried at several temperatures before it learns.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -17,20 +22,36 @@ from dpsjax.types import Key, PyTree
 
 # The slice does not depend on the run's seed: runs that are compared answer the same problems.
 SLICE_SEED = 0
+# At which a policy is tried before it learns, beside 0 and the temperature of the evaluations.
+TEMPERATURES = (0.25, 0.5, 0.75)
 
 
 class Accuracy(NamedTuple):
     """Share of correct responses.
 
     Attributes:
-        mean: over all problems.
-        by_source: over those of each source.
+        mean: over all problems, sampled.
+        by_source: over those of each source, sampled.
+        greedy: over all problems, the likeliest response to each.
         unscored: responses on which the verifier gave no verdict; they count as wrong.
     """
 
     mean: float
     by_source: dict[str, float]
-    unscored: int = 0
+    greedy: float
+    unscored: int
+
+
+class Evaluation(NamedTuple):
+    """Of :func:`make_evaluate`. Both are one compilation together.
+
+    Attributes:
+        accuracy: ``accuracy(params) -> Accuracy``.
+        by_temperature: ``by_temperature(params)``: the accuracy at each of :data:`TEMPERATURES`.
+    """
+
+    accuracy: Callable[[PyTree], Accuracy]
+    by_temperature: Callable[[PyTree], dict[float, float]]
 
 
 def uniform_slice(problems: Sequence[Problem], size: int) -> tuple[Problem, ...]:
@@ -53,20 +74,28 @@ def uniform_slice(problems: Sequence[Problem], size: int) -> tuple[Problem, ...]
 
 
 def make_evaluate(
-    task: Task, problems: Sequence[Problem], generate: Callable, rows: int, mesh: Mesh, key: Key
-) -> Callable[[PyTree], Accuracy]:
+    task: Task,
+    problems: Sequence[Problem],
+    generate: Callable,
+    temperatures: Sequence[float],
+    rows: int,
+    mesh: Mesh,
+    key: Key,
+) -> Evaluation:
     """Build the evaluation.
 
     Args:
         task: decodes and scores.
         problems: the slice.
-        generate: of :func:`dpsjax.loop.stages.make_generate`, one compilation.
+        generate: of :func:`dpsjax.loop.stages.make_generate`, with a group of one more than the
+            ``temperatures``; one compilation.
+        temperatures: of the sampled responses to a problem; one more is the likeliest.
         rows: problems answered at a time, a multiple of the devices that share a batch.
         mesh: the devices.
         key: the same for every evaluation.
 
     Returns:
-        ``evaluate(params) -> Accuracy``.
+        the evaluation.
     """
     count = -(-len(problems) // rows)
     prompts = jax.tree.map(jnp.asarray, tokenize(problems, task.tokenizer, task.prompt_tokens))
@@ -79,23 +108,37 @@ def make_evaluate(
         chunks.append(jax.device_put((ids, *gather(prompts, ids)), split))
     whole = jax.jit(lambda values: values, out_shardings=replicated(mesh))
 
-    def evaluate(params: PyTree) -> Accuracy:
+    def answer(params: PyTree, of_group: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        """Whether the responses at these temperatures are right, and scored: bool[N, G]."""
         correct, valid = [], []
         for number, (ids, prompt, mask) in enumerate(chunks):
-            rollouts = generate(params, jax.random.fold_in(key, number), prompt, mask)
+            own = jax.random.fold_in(key, number)
+            rollouts = generate(params, own, prompt, mask, np.asarray(of_group, np.float32))
             groups, _ = score_rollouts(task, problems, ids, rollouts)
             correct.append(np.asarray(whole(groups.correct)))
             valid.append(np.asarray(whole(groups.valid)))
-        rates = np.concatenate(correct)[: len(problems)].mean(axis=1)
-        unscored = int((~np.concatenate(valid)[: len(problems)]).sum())
-        return _summarize(problems, rates)._replace(unscored=unscored)
+        return np.concatenate(correct)[: len(problems)], np.concatenate(valid)[: len(problems)]
 
-    return evaluate
+    def accuracy(params: PyTree) -> Accuracy:
+        correct, valid = answer(params, (*temperatures, 0.0))
+        rates = correct[:, :-1].mean(axis=1)
+        by_source = _by_source(problems, rates)
+        greedy = float(correct[:, -1].mean())
+        return Accuracy(float(rates.mean()), by_source, greedy, int((~valid).sum()))
+
+    def by_temperature(params: PyTree) -> dict[float, float]:
+        group = len(temperatures) + 1
+        turns = -(-len(TEMPERATURES) // group)
+        tried = np.resize(TEMPERATURES, turns * group)  # some twice, to fill the last turn
+        correct = [answer(params, turn)[0] for turn in tried.reshape(turns, group).tolist()]
+        rates = np.concatenate(correct, axis=1).mean(axis=0)
+        return {value: float(rates[tried == value].mean()) for value in TEMPERATURES}
+
+    return Evaluation(accuracy, by_temperature)
 
 
-def _summarize(problems: Sequence[Problem], rates: np.ndarray) -> Accuracy:
+def _by_source(problems: Sequence[Problem], rates: np.ndarray) -> dict[str, float]:
     groups = defaultdict(list)
     for problem, rate in zip(problems, rates, strict=True):
         groups[problem.source].append(rate)
-    means = {source: float(np.mean(groups[source])) for source in sorted(groups)}
-    return Accuracy(float(rates.mean()), means)
+    return {source: float(np.mean(groups[source])) for source in sorted(groups)}

@@ -122,8 +122,22 @@ def add_held_out(record: Record, accuracy: Accuracy, name: str = "held_out") -> 
         name: ``"held_out"`` (after the step) or ``"held_out_before"`` (before the first).
     """
     record[f"{name}_accuracy"] = accuracy.mean
+    record[f"{name}_greedy"] = accuracy.greedy
     record[f"{name}_by_source"] = accuracy.by_source
     record[f"{name}_unscored"] = accuracy.unscored
+
+
+def add_before(record: Record, accuracy: Accuracy, by_temperature: dict[float, float]) -> None:
+    """Write into the first record what the policy could before it learned.
+
+    Args:
+        record: changed in place.
+        accuracy: as for :func:`add_held_out`.
+        by_temperature: accuracy at other temperatures.
+    """
+    add_held_out(record, accuracy, "held_out_before")
+    tried = {f"{value:g}": found for value, found in by_temperature.items()}
+    record["held_out_before_by_temperature"] = tried
 
 
 def add_faults(

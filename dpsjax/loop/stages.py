@@ -159,11 +159,15 @@ def make_generate(graph: nnx.GraphDef, sampling: Sampling, group: int, mesh: Any
         mesh: the devices.
 
     Returns:
-        jitted ``(params, key, prompt int32[R, P], mask bool[R, P]) -> Rollouts``.
+        jitted ``(params, key, prompt int32[R, P], mask bool[R, P], temperatures float32[G] |
+        None = None) -> Rollouts``; see :func:`dpsjax.policy.generate`.
     """
 
-    def run(params: PyTree, key: Key, prompt: Array, mask: Array) -> Rollouts:
-        return generate(nnx.merge(graph, params), key, prompt, mask, sampling, group)
+    def run(
+        params: PyTree, key: Key, prompt: Array, mask: Array, temperatures: Array | None = None
+    ) -> Rollouts:
+        model = nnx.merge(graph, params)
+        return generate(model, key, prompt, mask, sampling, group, temperatures)
 
     split: Any = batch_sharding(mesh)
     whole: Any = replicated(mesh)

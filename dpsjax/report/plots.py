@@ -8,27 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpsjax.loop.metrics import Record, partial_predictions
+from dpsjax.report.figures import BLUE, GREEN, ORANGE, RED, write_figures
 from dpsjax.report.prompt_table import Visit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette: told apart with any colour vision, and in print.
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
+GREY = "#8C8C8C"
 UNSEEN = "#E8E8E8"
 _STATE_NAMES = {2: ("agreed", "mixed"), 3: ("unsolved", "partial", "solved")}
-_STYLE = {
-    "figure.dpi": 200,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#E5E5E5",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-}
 
 
 def write_plots(
@@ -45,12 +33,6 @@ def write_plots(
     Returns:
         the files.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    folder.mkdir(parents=True, exist_ok=True)
     drawings: dict[str, Callable] = {
         "accuracy": draw_accuracy,
         "effective_ratio": draw_effective_ratio,
@@ -59,17 +41,11 @@ def write_plots(
         "confusion": draw_confusion,
         "calibration": draw_calibration,
     }
-    written = []
-    with plt.style.context(["default", _STYLE]):
-        for name, draw in drawings.items():
-            figure, axes = plt.subplots(figsize=(3.6, 2.7), layout="constrained")
-            draw(axes, records)
-            axes.set_title(title, loc="left", fontsize=8, color="#444444")
-            path = folder / f"{name}.png"
-            figure.savefig(path)
-            plt.close(figure)
-            written.append(path)
-    return written
+    size = (3.6, 2.7)
+    pictures = {
+        name: (functools.partial(draw, records=records), size) for name, draw in drawings.items()
+    }
+    return write_figures(folder, title, pictures)
 
 
 def smooth(values: Sequence[float], width: int) -> np.ndarray:
@@ -108,25 +84,19 @@ def write_prompt_picture(
         visits: of every prompt.
         steps: of the run.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     rows = [(kind, prompt) for kind, prompts in named.items() for prompt in prompts]
-    with plt.style.context(["default", _STYLE]):
-        height = 1.0 + 0.16 * max(len(rows), 4)
-        figure, axes = plt.subplots(figsize=(5.2, height), layout="constrained")
+
+    def draw(axes: "Axes") -> None:
         seen = [(v.step, place, v.rate) for place, (_, n) in enumerate(rows) for v in visits[n]]
         x, y, rate = zip(*seen, strict=True) if seen else ((), (), ())
         look: dict = {"s": 18, "edgecolors": "#666666", "linewidths": 0.3, "zorder": 2}
         dots = axes.scatter(x, y, c=rate, cmap="viridis", vmin=0, vmax=1, **look)
         axes.set_yticks(range(len(rows)), [f"{kind} {n}" for kind, n in rows], fontsize=7)
         axes.set(xlabel="step", xlim=(0, max(steps, 2) + 0.5), ylim=(len(rows) - 0.4, -0.6))
-        axes.set_title(title, loc="left", fontsize=8, color="#444444")
-        figure.colorbar(dots, ax=axes, label="share right", aspect=30)
-        figure.savefig(path)
-        plt.close(figure)
+        axes.figure.colorbar(dots, ax=axes, label="share right", aspect=30)
+
+    size = (5.2, 1.0 + 0.16 * max(len(rows), 4))
+    write_figures(path.parent, title, {path.stem: (draw, size)})
 
 
 def _window(records: Sequence[Record]) -> int:
@@ -134,29 +104,39 @@ def _window(records: Sequence[Record]) -> int:
     return 2 * (len(records) // 20) + 1
 
 
-def held_out_curve(records: Sequence[Record]) -> tuple[list[int], list[float]]:
+def held_out_curve(
+    records: Sequence[Record], measure: str = "accuracy"
+) -> tuple[list[int], list[float]]:
     """Rollouts spent and held-out accuracy at every evaluation, the first before any rollout.
 
     Args:
         records: of all steps.
+        measure: ``"accuracy"`` of sampled responses, or ``"greedy"`` of the likeliest.
 
     Returns:
         ``(rollouts, accuracy)``.
     """
-    first = records[0].get("held_out_before_accuracy")
+    first, name = records[0].get(f"held_out_before_{measure}"), f"held_out_{measure}"
     points = [] if first is None else [(0, first)]
-    points += [(r["rollouts"], r["held_out_accuracy"]) for r in records if "held_out_accuracy" in r]
+    points += [(r["rollouts"], r[name]) for r in records if name in r]
     return [x for x, _ in points], [y for _, y in points]
 
 
 def draw_accuracy(axes: "Axes", records: Sequence[Record]) -> None:
-    """Held-out accuracy, and that of the training batch, against rollouts."""
+    """Held-out accuracy, and that of the training batch, against rollouts.
+
+    What no temperature gives the policy before training, it learned: what is above the line.
+    """
     rollouts = [record["rollouts"] for record in records]
     batch = smooth([record["accuracy"] for record in records], _window(records))
     axes.plot(rollouts, batch, color=GREY, linewidth=1.0, label="training batch (selected)")
-    axes.plot(
-        *held_out_curve(records), "o-", color=BLUE, markersize=3.5, label="held-out (uniform)"
-    )
+    axes.plot(*held_out_curve(records), "o-", color=BLUE, markersize=3.5, label="held-out, sampled")
+    greedy = held_out_curve(records, "greedy")
+    axes.plot(*greedy, "o--", color=ORANGE, markersize=3.5, label="held-out, greedy")
+    tried = records[0].get("held_out_before_by_temperature", {}).values()
+    best = max([*tried, *held_out_curve(records)[1][:1], *greedy[1][:1]])
+    label = "before, best temperature"
+    axes.axhline(best, color="#222222", linewidth=0.8, linestyle=":", label=label)
     axes.set(xlabel="rollouts", ylabel="accuracy", ylim=(0, 1), xlim=(0, None))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x else "0")
     axes.legend(loc="best", fontsize=8)

@@ -1,6 +1,5 @@
 """Progress for people: a live table on a terminal, one plain line a step anywhere else."""
 
-import math
 import sys
 import time
 from collections import deque
@@ -40,19 +39,19 @@ class Pace:
         return now - self.start, each * (self.steps - step)
 
 
-def _cells(record: Record, held_out: float, elapsed: float, left: float) -> list[str]:
+def _cells(record: Record, held_out: dict[str, str], elapsed: float, left: float) -> list[str]:
     return [
         str(record["step"]),
         f"{record['reward']:.3f}",
         f"{record['effective_ratio']:.2f}",
-        "-" if math.isnan(held_out) else f"{held_out:.3f}",
+        *held_out.values(),
         f"{record['rollouts']:,}",
         f"{elapsed:.0f}",
         f"{left:.0f}",
     ]
 
 
-_HEADINGS = ("step", "reward", "effective", "held-out", "rollouts", "seconds", "ETA s")
+_HEADINGS = ("step", "reward", "effective", "held-out", "greedy", "rollouts", "seconds", "ETA s")
 
 
 @contextmanager
@@ -66,12 +65,13 @@ def progress(steps: int, console: Console) -> Iterator[Callable[[Record], None]]
     Yields:
         the function to call with every record.
     """
-    pace, seen = Pace(steps), {"held_out": float("nan")}
+    pace, seen = Pace(steps), {"accuracy": "-", "greedy": "-"}
 
     def cells(record: Record) -> list[str]:
-        before = record.get("held_out_before_accuracy", seen["held_out"])
-        seen["held_out"] = record.get("held_out_accuracy", before)
-        return _cells(record, seen["held_out"], *pace.measure(record["step"]))
+        for when in ("held_out_before", "held_out"):
+            new = {name: record.get(f"{when}_{name}") for name in seen}
+            seen.update({name: f"{value:.3f}" for name, value in new.items() if value is not None})
+        return _cells(record, seen, *pace.measure(record["step"]))
 
     if not console.is_terminal:
         yield lambda record: _print_line(cells(record), steps)
@@ -88,9 +88,10 @@ def progress(steps: int, console: Console) -> Iterator[Callable[[Record], None]]
 
 
 def _print_line(cells: list[str], steps: int) -> None:
-    step, reward, effective, held_out, rollouts, seconds, left = cells
+    step, reward, effective, held_out, greedy, rollouts, seconds, left = cells
     line = (
         f"step {step}/{steps}  reward {reward}  effective {effective}  held-out {held_out}  "
+        f"greedy {greedy}  "
         f"rollouts {rollouts}  {seconds} s  ETA {left} s"
     )
     print(line, file=sys.stdout, flush=True)

@@ -83,9 +83,24 @@ def _overview(summary: dict[str, Any], table: PromptTable) -> str:
     return (
         f"Held-out accuracy {summary['accuracy_before']:.3f} before, "
         f"{summary['accuracy_after']:.3f} after {summary['steps']} steps and "
-        f"{summary['rollouts']:,} rollouts. Of {pool:,} prompts {pool - len(seen):,} were never "
+        f"{summary['rollouts']:,} rollouts; of the likeliest responses "
+        f"{summary['greedy_before']:.3f} and {summary['greedy_after']:.3f}. "
+        f"{_learned(summary)} Of {pool:,} prompts {pool - len(seen):,} were never "
         f"visited; at their last visit {wrong:,} were all wrong, {len(seen) - wrong - right:,} "
         f"mixed and {right:,} all right."
+    )
+
+
+def _learned(summary: dict[str, Any]) -> str:
+    """How much of the gain no temperature would have given."""
+    found = summary["accuracy_before_by_temperature"]
+    best = max(found, key=found.get)
+    gain = summary["accuracy_after"] - found[best]
+    verdict = "which is learned" if gain > 0 else "so a lower temperature would have done as well"
+    return (
+        f"The policy before training reaches {found[best]:.3f} at its best temperature, {best} "
+        f"(tried: {', '.join(found)}); the run ends {abs(gain):.3f} "
+        f"{'above' if gain > 0 else 'below'} that, {verdict}."
     )
 
 

@@ -11,13 +11,17 @@ from typing import Any
 from dpsjax.checks import require_counts, require_integers, require_setting
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.run.sections import (
+    TASKS,
     CheckpointConfig,
     CountdownConfig,
     EvaluationConfig,
     LossConfig,
     MeshConfig,
     ModelConfig,
+    OperatorsConfig,
     RolloutConfig,
+    TaskConfig,
+    task_name,
 )
 from dpsjax.run.selector_settings import SelectorSettings, settings
 
@@ -39,7 +43,7 @@ class TrainConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     selector: SelectorSettings = field(default_factory=lambda: settings("dps"))
-    task: CountdownConfig = field(default_factory=CountdownConfig)
+    task: TaskConfig = field(default_factory=CountdownConfig)
     grpo: GRPOConfig = field(default_factory=_default_grpo)
     """How rollouts become an update; but for the learning rate, as the released DPS scripts."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -93,8 +97,32 @@ class TrainConfig:
 
     def folder(self) -> Path:
         """Where the results go."""
-        name = f"countdown-{self.selector.name}-seed{self.seed}"
+        name = f"{task_name(self.task)}-{self.selector.name}-seed{self.seed}"
         return Path("runs") / name if self.out is None else self.out
+
+
+def default_config(task: str) -> TrainConfig:
+    """The settings of ``dpsjax train TASK`` without options.
+
+    Args:
+        task: one of :data:`dpsjax.run.sections.TASKS`.
+
+    Raises:
+        ValueError: there is no such task.
+
+    >>> default_config("operators").rollout.prompts
+    32
+    """
+    if task == "operators":
+        return TrainConfig(
+            steps=200,
+            task=OperatorsConfig(),
+            rollout=RolloutConfig(prompts=32),
+            grpo=GRPOConfig(learning_rate=5e-4),
+        )
+    if task == "countdown":
+        return TrainConfig()
+    raise ValueError(f"task={task!r} is not known: use one of {', '.join(TASKS)}")
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -105,9 +133,13 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     values["out"] = str(config.folder())
+    # Whole paths: a record is read from another folder.
     trace = values["selector"]["around"]["difficulty"]
-    values["selector"]["around"]["difficulty"] = None if trace is None else str(trace)
+    values["selector"]["around"]["difficulty"] = None if trace is None else str(trace.absolute())
+    if Path(config.model.init).exists():
+        values["model"]["init"] = str(Path(config.model.init).absolute())
     values["selector"] = {"name": config.selector.name, **values["selector"]}
+    values["task"] = {"name": task_name(config.task), **values["task"]}
     return values
 
 
@@ -115,7 +147,7 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     """The settings that :func:`to_dict` wrote down.
 
     Args:
-        values: settings that are missing keep their defaults.
+        values: settings that are missing keep the defaults of the task.
 
     Returns:
         the settings.
@@ -127,9 +159,18 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     3
     """
     values = dict(values)
-    selector = dict(values.pop("selector", {}))
-    start = TrainConfig(selector=settings(selector.pop("name", "dps")))
-    return _replaced(start, {**values, "selector": selector}, "")
+    task, selector = _named(values, "task", "countdown"), _named(values, "selector", "dps")
+    start = dataclasses.replace(default_config(task), selector=settings(selector))
+    return _replaced(start, values, "")
+
+
+def _named(values: dict[str, Any], section: str, default: str) -> str:
+    """Takes the name out of a section of ``values``, if it is one."""
+    given = values.get(section)
+    if not isinstance(given, Mapping):
+        return default
+    values[section] = {name: value for name, value in given.items() if name != "name"}
+    return given.get("name", default)
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -145,7 +186,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, list | tuple)
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
-    return isinstance(value, {float: int | float, Path: str | Path}.get(kind, kind))
+    wider: dict[Any, Any] = {float: int | float, Path: str | Path}
+    return isinstance(value, wider.get(kind, kind))
 
 
 def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:

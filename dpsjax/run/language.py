@@ -17,13 +17,6 @@ from typing import SupportsIndex
 from dpsjax.policy import ChatTokenizer, load_tokenizer
 from dpsjax.tasks.base import Problem, Score, Task
 
-# After the prompt of TinyZero, which the published runs use.
-QUESTION = (
-    "Using the numbers {numbers}, create an equation that equals {target}. You can use basic "
-    "arithmetic operations (+, -, *, /) and each number exactly once. Show your work in "
-    "<think> </think> tags, and return the final expression in <answer> </answer> tags, for "
-    "example <answer>(1 + 2) / 3</answer>."
-)
 # For templates that write the date (Llama 3's own default): prompts must not change overnight.
 _TODAY = datetime.date(2024, 7, 26)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -75,11 +68,11 @@ def is_checkpoint_folder(init: str) -> bool:
 
 
 def for_language_model(task: Task, folder: Path) -> Task:
-    """The same Countdown problems for a model of a checkpoint folder.
+    """The same problems for a model of a checkpoint folder.
 
     Args:
-        task: of :func:`dpsjax.tasks.countdown.countdown`.
-        folder: with ``tokenizer.json``; with a chat template, the question is asked in words.
+        task: with a chat template, its ``question`` is asked.
+        folder: with ``tokenizer.json``.
 
     Returns:
         a task with other prompts, tokenizer and scoring.
@@ -95,8 +88,7 @@ def for_language_model(task: Task, folder: Path) -> Task:
     def ask(problem: Problem) -> Problem:
         if not chat.template:
             return problem
-        numbers = ", ".join(map(str, problem.answer["numbers"]))
-        content = QUESTION.format(numbers=f"[{numbers}]", target=problem.answer["target"])
+        content = problem.prompt if task.question is None else task.question(problem)
         prompt = chat.chat([{"role": "user", "content": content}], today=_TODAY)
         return dataclasses.replace(problem, prompt=prompt)
 

@@ -241,7 +241,7 @@ def summarize(
     Returns:
         a JSON-serialisable dictionary. Ratios and rewards are means over the steps.
     """
-    pool, last = len(run.task.train), records[-1]
+    pool, first, last = len(run.task.train), records[0], records[-1]
     last_quarter = records[-max(len(records) // 4, 1) :]
 
     def mean(name: str, of: Sequence[Record] = records) -> float:
@@ -255,9 +255,16 @@ def summarize(
         "rollouts": last["rollouts"],
         "effective_ratio": mean("effective_ratio"),
         "effective_ratio_last_quarter": mean("effective_ratio", last_quarter),
-        "accuracy_before": records[0]["held_out_before_accuracy"],
+        "accuracy_before": first["held_out_before_accuracy"],
         "accuracy_after": last["held_out_accuracy"],
-        "accuracy_before_by_source": records[0]["held_out_before_by_source"],
+        "greedy_before": first["held_out_before_greedy"],
+        "greedy_after": last["held_out_greedy"],
+        "accuracy_before_by_temperature": {
+            "0": first["held_out_before_greedy"],
+            **first["held_out_before_by_temperature"],
+            f"{run.config.evaluation.temperature:g}": first["held_out_before_accuracy"],
+        },
+        "accuracy_before_by_source": first["held_out_before_by_source"],
         "accuracy_after_by_source": last["held_out_by_source"],
         "coverage": last["coverage"],
         "pool": pool,

@@ -1,6 +1,5 @@
 """Continuing a run: what must be the same, where it stands, and where to go on."""
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,25 +10,11 @@ from jax.experimental import multihost_utils
 from dpsjax.loop.state import TrainState
 from dpsjax.run import checkpoint, outputs
 from dpsjax.run.checkpoint import Damaged, Meta
-from dpsjax.run.config import TrainConfig, to_dict
-from dpsjax.run.language import folder_digest
+from dpsjax.run.identity import differences, identity
 from dpsjax.run.position import FORMAT, Position, check_lines, position_of, wrong_with
 from dpsjax.run.processes import from_first
 from dpsjax.run.seal import damage
-from dpsjax.run.setup import Run, weights_path
-
-# Settings that do not change what a step computes; all others must be those of the checkpoint.
-# The weights are compared, not what they are called.
-FREE = (
-    "steps",
-    "out",
-    "mesh",
-    "checkpoint",
-    "evaluation.every",
-    "model.init",
-    "rollout.workers",
-    "rollout.seconds",
-)
+from dpsjax.run.setup import Run
 
 
 class Resumed(NamedTuple):
@@ -44,52 +29,6 @@ class Resumed(NamedTuple):
     state: TrainState
     position: Position
     notices: tuple[str, ...]
-
-
-def identity(run: Run) -> dict[str, Any]:
-    """What makes this run another than the next: data, weights and every setting that counts.
-
-    Args:
-        run: of :func:`dpsjax.run.setup.prepare`.
-
-    Returns:
-        a flat JSON-serialisable dictionary; nested settings have dots in their names.
-    """
-    return {
-        "data": run.task.fingerprint(),
-        "policy": _digest(str(sorted(run.policy.to_dict().items()))),
-        "weights": _weights(run.config),
-        **{
-            name: value
-            for name, value in _flat(to_dict(run.config)).items()
-            if not _below(name, FREE)
-        },
-    }
-
-
-def differences(
-    saved: Mapping[str, Any], now: Mapping[str, Any], allow: Sequence[str] = ()
-) -> list[str]:
-    """What differs between two identities.
-
-    Args:
-        saved: of the checkpoint.
-        now: of this run.
-        allow: names that may differ; ``grpo`` stands for all names that begin with ``grpo.``.
-
-    Returns:
-        one line for each.
-
-    >>> differences({"data": "a", "seed": 0}, {"data": "b", "seed": 1}, allow=["seed"])
-    ["data: 'a' in the checkpoint, 'b' now"]
-    """
-    missing = "nothing"
-    lines = []
-    for name in sorted({*saved, *now}):
-        old, new = saved.get(name, missing), now.get(name, missing)
-        if old != new and not _below(name, allow):
-            lines.append(f"{name}: {old!r} in the checkpoint, {new!r} now")
-    return lines
 
 
 def resume(run: Run, state: TrainState, folder: Path, allow: Sequence[str] = ()) -> Resumed:
@@ -236,30 +175,3 @@ def _no_good(steps: Path, damaged: Sequence[Damaged]) -> str:
         f"no checkpoint in {steps} can be used:\n  {lines}\n"
         "put back an undamaged copy, choose another --out, or begin anew with --restart"
     )
-
-
-def _weights(config: TrainConfig) -> str:
-    """Which weights the run began with; a KL penalty refers to them to the end."""
-    path = weights_path(config.model.init)
-    if path is None:
-        return "random"
-    return folder_digest(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names, in the values that JSON gives back."""
-    flat = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{before}{name}.")
-        else:
-            flat[before + name] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def _below(name: str, tops: Sequence[str]) -> bool:
-    return any(name == top or name.startswith(top + ".") for top in tops)

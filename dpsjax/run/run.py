@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from io import TextIOBase
 from pathlib import Path
@@ -25,9 +25,10 @@ from dpsjax.run.agreement import make_agree
 from dpsjax.run.checkpoint import Saver
 from dpsjax.run.claim import claim, refuse_foreign
 from dpsjax.run.config import TrainConfig, to_dict
+from dpsjax.run.identity import identity, require_inputs
 from dpsjax.run.language import is_checkpoint_folder
 from dpsjax.run.position import Position, hash_of
-from dpsjax.run.resume import identity, meta_of, resume
+from dpsjax.run.resume import meta_of, resume
 from dpsjax.run.setup import Run, prepare
 from dpsjax.run.signals import Request, Terminated, termination
 from dpsjax.run.training import train
@@ -63,6 +64,7 @@ def start(
     *,
     allow: Sequence[str] = (),
     restart: bool = False,
+    recorded: Mapping[str, Any] | None = None,
 ) -> Started:
     """Check the settings against the task, the weights and the devices, and open the folder.
 
@@ -72,6 +74,7 @@ def start(
         notify: called with sentences about what is continued.
         allow: differences to the run in the folder that are accepted, by name.
         restart: move the run in the folder aside instead of continuing it.
+        recorded: identity of the run that this one repeats, of its ``config.json``.
 
     Returns:
         the run. If its folder holds an earlier part of it, it goes on from there.
@@ -85,6 +88,7 @@ def start(
     common = {"settings": to_dict(config), "versions": outputs.versions()}
     processes.require_same(common | {"allow": allow, "restart": restart}, "at the start")
     run, state = prepare(config)
+    require_inputs(run, recorded or {})
     folder, locks = config.folder(), []
 
     def enter() -> None:
@@ -113,7 +117,10 @@ def _open(run: Run, command: str, position: Position) -> bool:
     if position.step >= run.config.steps and (folder / outputs.SUMMARY).exists():
         return True
     (folder / outputs.SUMMARY).unlink(missing_ok=True)
-    manifest = outputs.manifest(run, command) | {"continued_after_step": position.step}
+    manifest = outputs.manifest(run, command) | {
+        "identity": identity(run),
+        "continued_after_step": position.step,
+    }
     outputs.write_json(folder / outputs.CONFIG, manifest)
     return False
 

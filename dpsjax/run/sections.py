@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -27,6 +28,7 @@ from dpsjax.grpo.update import Variant
 from dpsjax.policy import Compute, PolicyConfig, Sampling
 from dpsjax.run.language import ResponseTokenizer
 from dpsjax.tasks import countdown
+from dpsjax.tasks import operators as chains
 from dpsjax.tasks.base import Task, Tokenizer
 
 
@@ -74,6 +76,70 @@ class CountdownConfig:
             response_tokens=self.response_tokens,
             format_reward=self.format_reward,
         )
+
+    def base(self) -> Path:
+        """The weights that ship with the package for this task."""
+        return countdown.base_path()
+
+
+@dataclass(frozen=True)
+class OperatorsConfig:
+    """Operator chains, a designed regime: apply made-up functions to a value, write each result."""
+
+    problems: int = 2000
+    """Prompts in the training pool that the selector chooses from."""
+    held_out: int = 1000
+    """Held-out problems, none of which is a training problem."""
+    values: int = chains.VALUES
+    """How many values there are."""
+    operators: int = chains.OPERATORS
+    """How many operators there are."""
+    lengths: tuple[int, ...] = chains.LENGTHS
+    """How many operators a chain may have."""
+    weights: tuple[float, ...] = chains.WEIGHTS
+    """Relative frequency of each of the lengths."""
+    tables: int = 0
+    """Seed of what the operators do; the shipped base knows those of seed 0."""
+    data_seed: int = 0
+    """Seed of the problems; the seed of the run does not change them."""
+
+    def __post_init__(self):
+        require_counts(problems=self.problems)
+        require_counts(least=0, held_out=self.held_out)
+
+    def build(self) -> Task:
+        """The task.
+
+        Raises:
+            ValueError: a setting is out of range.
+        """
+        return chains.operator_chains(
+            self.problems,
+            self.held_out,
+            self.data_seed,
+            values=self.values,
+            operators=self.operators,
+            lengths=self.lengths,
+            weights=self.weights,
+            tables=self.tables,
+        )
+
+    def base(self) -> Path:
+        """The weights that ship with the package for this task."""
+        return chains.base_path()
+
+
+TaskConfig = CountdownConfig | OperatorsConfig
+TASKS: dict[str, type[TaskConfig]] = {"countdown": CountdownConfig, "operators": OperatorsConfig}
+
+
+def task_name(config: TaskConfig) -> str:
+    """What ``dpsjax train`` calls a task.
+
+    >>> task_name(OperatorsConfig())
+    'operators'
+    """
+    return next(name for name, kind in TASKS.items() if isinstance(config, kind))
 
 
 @dataclass(frozen=True)

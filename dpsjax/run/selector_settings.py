@@ -221,7 +221,7 @@ def _options(entry: Entry) -> dict[str, tuple[Any, Any, str]]:
     for name, default in entry.defaults().items():
         kind = entry.options.get(name, _kind(default, hints.get(name)))
         if name == "inner":
-            kind = Literal[_inner_names()] | None
+            kind = typing.Optional[Literal[_inner_names()]]  # noqa: UP045 - not a type yet
         if kind is not None and name not in KNOWN:
             found[name] = (kind, default, " ".join(helps.get(name, "").split()))
     return found

@@ -18,7 +18,7 @@ from dpsjax.loop.adapters import Adapters
 from dpsjax.loop.build import Spec
 from dpsjax.loop.collect import Collector, rounds_of
 from dpsjax.loop.compilation import compiler_options, return_freed_memory
-from dpsjax.loop.evaluate import Accuracy, make_evaluate, uniform_slice
+from dpsjax.loop.evaluate import Evaluation, make_evaluate, uniform_slice
 from dpsjax.loop.prompts import Prompts, tokenize
 from dpsjax.loop.state import TrainState
 from dpsjax.loop.step import Loop
@@ -29,7 +29,6 @@ from dpsjax.run.config import MeshConfig, ModelConfig, TrainConfig
 from dpsjax.run.language import for_language_model, is_checkpoint_folder
 from dpsjax.selectors import Outlook, inspect
 from dpsjax.tasks.base import Task
-from dpsjax.tasks.countdown import base_path
 from dpsjax.tasks.workers import ScoringWorkers
 from dpsjax.types import Key, PyTree
 
@@ -45,13 +44,13 @@ class Run(Loop):
         config: The settings.
         policy: Architecture.
         inspect: See :func:`dpsjax.inspect`; of the selector's state.
-        evaluate: Held-out accuracy of parameters.
+        evaluation: Held-out accuracy of a policy's parameters.
     """
 
     config: TrainConfig
     policy: PolicyConfig
     inspect: Callable[[PyTree], Outlook]
-    evaluate: Callable[[PyTree], Accuracy]
+    evaluation: Evaluation
 
 
 def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
@@ -68,7 +67,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         FileNotFoundError: there are no weights at ``config.model.init``.
     """
     return_freed_memory()
-    weights = weights_path(config.model.init)
+    weights = weights_path(config)
     key, mesh = jax.random.key(config.seed), make_mesh(config.mesh)
     task = build_task(config)
     with jax.set_mesh(mesh):
@@ -102,7 +101,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
                 out_shardings=meshes.replicated(mesh),
                 compiler_options=compiler_options(mesh),
             ),
-            evaluate=_evaluation(config, task, spec, mesh, jax.random.fold_in(key, _EVALUATION)),
+            evaluation=_evaluation(config, task, spec, mesh, jax.random.fold_in(key, _EVALUATION)),
         )
     return run, state
 
@@ -182,11 +181,12 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return meshes.make_mesh(data, config.fsdp, config.tensor, jax.devices()[:wanted])
 
 
-def weights_path(init: str) -> Path | None:
+def weights_path(config: TrainConfig) -> Path | None:
     """The file or checkpoint folder that ``--init`` means; None for random weights."""
+    init = config.model.init
     if init == "random":
         return None
-    path = base_path() if init == "base" else Path(init)
+    path = config.task.base() if init == "base" else Path(init)
     if not path.exists():
         raise FileNotFoundError(
             f"init={init!r}: there are no weights at {path}; give a path, or 'random'"
@@ -243,16 +243,15 @@ def _place_pool(task: Task, rows: int, mesh: Mesh) -> Prompts:
     return Prompts(join(shape, sharding, tokens), join((rows,), sharding, lengths))
 
 
-def _evaluation(
-    config: TrainConfig, task: Task, spec: Spec, mesh: Mesh, key: Key
-) -> Callable[[PyTree], Accuracy]:
+def _evaluation(config: TrainConfig, task: Task, spec: Spec, mesh: Mesh, key: Key) -> Evaluation:
     """Held-out accuracy of the parameters of a policy."""
     problems = uniform_slice(task.test, config.evaluation.problems)
     sampling = config.evaluation.sampling(task.response_tokens, task.tokenizer)
-    samples = config.evaluation.samples
-    generate = build.generation(spec.policy, spec.compute, sampling, samples, mesh)
+    temperatures = [sampling.temperature] * config.evaluation.samples
+    group = len(temperatures) + 1
+    generate = build.generation(spec.policy, spec.compute, sampling, group, mesh)
     rows = build.round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
-    return make_evaluate(task, problems, generate, rows, mesh, key)
+    return make_evaluate(task, problems, generate, temperatures, rows, mesh, key)
 
 
 def _reference(config: TrainConfig, base: PyTree) -> PyTree:

@@ -29,11 +29,11 @@ def train(
     """
     started = time.perf_counter() - elapsed
     evaluation = run.config.evaluation
-    before = _evaluate(run, state) if int(state.step) == 0 else None
+    before = _before(run, state) if int(state.step) == 0 else None
     while int(state.step) < run.config.steps:
         state, record, step = train_step(run, state)
         if before is not None:
-            metrics.add_held_out(record, before, "held_out_before")
+            metrics.add_before(record, *before)
             before = None
         if record["step"] % evaluation.every == 0 or record["step"] == run.config.steps:
             begun = time.perf_counter()
@@ -45,4 +45,11 @@ def train(
 
 def _evaluate(run: Run, state: TrainState) -> Accuracy:
     with jax.set_mesh(run.mesh):
-        return run.evaluate(run.whole(state.params))
+        return run.evaluation.accuracy(run.whole(state.params))
+
+
+def _before(run: Run, state: TrainState) -> tuple[Accuracy, dict[float, float]]:
+    """What the policy can before it learns, also at other temperatures."""
+    with jax.set_mesh(run.mesh):
+        found = run.evaluation.by_temperature(run.whole(state.params))
+    return _evaluate(run, state), found

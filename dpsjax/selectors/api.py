@@ -27,7 +27,7 @@ from dpsjax.selectors.base import (
 )
 from dpsjax.selectors.compiled import compiled
 from dpsjax.selectors.draw import draw
-from dpsjax.types import Array, ArrayLike, Float, Key
+from dpsjax.types import Array, ArrayLike, Float, Key, Rows
 
 
 class Outlook(NamedTuple):
@@ -81,15 +81,15 @@ def select(
 def observe(
     selector: Selector,
     state: ChainState,
-    index: ArrayLike,
-    passes: ArrayLike,
-    trials: ArrayLike,
+    index: Rows,
+    passes: Rows,
+    trials: Rows,
     *,
-    age: ArrayLike | None = None,
+    age: Rows | None = None,
     axis_name: str | None = None,
     advance: bool = True,
     donate: bool = False,
-    **extras: Array,
+    **extras: ArrayLike,
 ) -> tuple[Feedback, ChainState]:
     """Learn from rollouts, as often as rewards arrive.
 
@@ -134,7 +134,8 @@ def observe(
         extras[name] = jnp.asarray(value)
 
     def call(state, *arrays):
-        return _observe(selector, state, *jax.tree.map(jnp.asarray, arrays), axis_name, advance)
+        rows = jax.tree.map(jnp.asarray, arrays)
+        return _observe(selector, axis_name, advance, state, *rows)
 
     arrays = (index, passes, trials, age, extras)
     if axis_name is None and checks.is_concrete(state, arrays):
@@ -230,7 +231,7 @@ def _rows_of(index, passes, trials, total):
     return jnp.where(sound, index, -1), passes, trials
 
 
-def _observe(selector, state, index, passes, trials, age, extras, axis_name, advance):
+def _observe(selector, axis_name, advance, state, index, passes, trials, age, extras):
     num_rows = state.active.shape[0]
     real = (index >= 0) & (trials > 0)
     merged = rows.merge_duplicates(jnp.where(real, index, -1), passes, trials)

@@ -35,7 +35,8 @@ class _Key:
     """A hashable name of a program, with what is needed to make it."""
 
     def __init__(self, key: tuple, call: Callable, state: PyTree, rest: tuple) -> None:
-        self.key, self.making = key, (call, state, rest)
+        self.key = key
+        self.making: tuple = (call, state, rest)
 
     def __hash__(self) -> int:
         return hash(self.key)

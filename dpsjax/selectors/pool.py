@@ -13,7 +13,7 @@ import numpy as np
 from dpsjax import checks
 from dpsjax.belief import rows
 from dpsjax.selectors.base import ChainState, Data, Selector
-from dpsjax.types import Array, ArrayLike, PyTree
+from dpsjax.types import Array, PyTree, Rows
 
 SHARED = -1  # in place of an axis: a leaf of the whole pool
 
@@ -48,7 +48,7 @@ def column(
     if below is not None:
         good = (values >= 0) & (values < below)
         checks.require(good, f"{name} must lie in [0, {below}), got {{values}}", values=values)
-    return values.astype(dtype)
+    return jnp.array(values, dtype)  # a copy: a donated state must not take the caller's array
 
 
 def prompt_axes(selector: Selector, data: Data = None) -> PyTree:
@@ -168,7 +168,7 @@ def reserve(selector: Selector, num_prompts: int, capacity: int, data: Data = No
 
 
 def add_prompts(
-    selector: Selector, state: ChainState, index: ArrayLike, data: Data = None
+    selector: Selector, state: ChainState, index: Rows, data: Data = None
 ) -> ChainState:
     """Let rows hold new prompts; whatever was known of those rows is forgotten.
 
@@ -205,7 +205,7 @@ def add_prompts(
     return jax.tree.map(write, prompt_axes(selector, data), state, fresh)
 
 
-def remove_prompts(state: ChainState, index: ArrayLike) -> ChainState:
+def remove_prompts(state: ChainState, index: Rows) -> ChainState:
     """Never draw these rows again, until :func:`add_prompts` fills them.
 
     Args:

@@ -106,6 +106,8 @@ class Task:
         tokenizer: encodes prompts, decodes responses.
         prompt_tokens: no prompt is longer than this.
         response_tokens: responses are cut after this many tokens, end of sequence included.
+        question: a problem in words, for policies that are asked through a chat template; None
+            where the prompt is the question.
     """
 
     name: str
@@ -115,6 +117,7 @@ class Task:
     tokenizer: Tokenizer
     prompt_tokens: int
     response_tokens: int
+    question: Callable[[Problem], str] | None = None
 
     def __post_init__(self):
         checks.require_items(Problem, "a Problem", train=self.train, test=self.test)

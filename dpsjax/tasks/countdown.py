@@ -10,7 +10,6 @@ Every problem comes from a random expression over all of its numbers, hence is s
 """
 
 import functools
-import hashlib
 import importlib.resources
 import itertools
 import json
@@ -24,6 +23,7 @@ import numpy as np
 from dpsjax import checks
 from dpsjax.tasks.base import Problem, Score, Task
 from dpsjax.tasks.expression import ExpressionError, evaluate
+from dpsjax.tasks.shares import Split, quotas, split_of
 from dpsjax.tasks.solution import random_tree, write
 from dpsjax.tasks.tokenizer import CharTokenizer
 
@@ -36,9 +36,16 @@ TARGETS = (1, 99)
 RESPONSE_TOKENS = 16
 
 TOKENIZER = CharTokenizer("0123456789+-*/() =:")
+# After the prompt of TinyZero, which the published runs use.
+QUESTION = (
+    "Using the numbers {numbers}, create an equation that equals {target}. You can use basic "
+    "arithmetic operations (+, -, *, /) and each number exactly once. Show your work in "
+    "<think> </think> tags, and return the final expression in <answer> </answer> tags, for "
+    "example <answer>(1 + 2) / 3</answer>."
+)
 
 # Of sixteen shares of all problems: how many are held out, and how many are for training.
-_TEST_SHARES, _TRAIN_SHARES, _ALL_SHARES = 2, 8, 16
+_TEST_SHARES, _TRAIN_SHARES = 2, 8
 # After so many draws in a row without a new problem, a size counts as used up.
 _MAX_DRAWS = 20_000
 
@@ -48,7 +55,7 @@ class _Difficulty:
     """What is drawn; checked once, for the task and the warm start alike."""
 
     sizes: tuple[int, ...]
-    weights: tuple[float, ...]
+    weights: tuple[float | int, ...]
     numbers: tuple[int, int]
     targets: tuple[int, int]
     response_tokens: int
@@ -131,12 +138,24 @@ def countdown(
         tokenizer=TOKENIZER,
         prompt_tokens=difficulty.prompt_tokens(),
         response_tokens=response_tokens,
+        question=question,
     )
 
 
 # The two pools of the DPS paper's Countdown experiments.
 cd34 = functools.partial(countdown, sizes=(3, 4), weights=(0.5, 0.5))
 cd4 = functools.partial(countdown, sizes=(4,), weights=(1.0,))
+
+
+def question(problem: Problem) -> str:
+    """A problem in words, as the published runs ask it.
+
+    Raises:
+        TypeError: ``problem`` is none.
+    """
+    checks.require_type(Problem, "a Problem", problem=problem)
+    numbers = ", ".join(map(str, problem.answer["numbers"]))
+    return QUESTION.format(numbers=f"[{numbers}]", target=problem.answer["target"])
 
 
 def verify(
@@ -282,27 +301,8 @@ def _identity(numbers: Sequence[int], target: int) -> str:
     return _prompt(sorted(numbers), target)
 
 
-def _split(identity: str) -> str:
-    """The share a problem belongs to, whatever the seed and the settings."""
-    share = hashlib.sha256(identity.encode()).digest()[0] % _ALL_SHARES
-    if share < _TEST_SHARES:
-        return "test"
-    return "train" if share < _TEST_SHARES + _TRAIN_SHARES else "warm"
-
-
-def _quotas(count: int, difficulty: _Difficulty) -> list[int]:
-    """``count`` sizes in the proportions of the weights, as exactly as whole numbers allow."""
-    total = sum(difficulty.weights)
-    shares = [count * weight / total for weight in difficulty.weights]
-    counts = [int(share) for share in shares]
-    by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
-    for index in by_remainder[: count - sum(counts)]:
-        counts[index] += 1
-    return [size for size, n in zip(difficulty.sizes, counts, strict=True) for _ in range(n)]
-
-
 def _draws(
-    rng: random.Random, sizes: Iterable[int], split: str, difficulty: _Difficulty, distinct: bool
+    rng: random.Random, sizes: Iterable[int], split: Split, difficulty: _Difficulty, distinct: bool
 ) -> Iterator[tuple[list[int], int, str]]:
     """One (numbers, target, solution) of a split for each of ``sizes``."""
     first, last = difficulty.numbers
@@ -315,7 +315,7 @@ def _draws(
             if not low <= tree.value <= high:
                 continue
             identity = _identity(numbers, tree.value)
-            if identity in seen or _split(identity) != split:
+            if identity in seen or split_of(identity, _TEST_SHARES, _TRAIN_SHARES) != split:
                 continue
             solution = write(tree)
             if len(solution) < difficulty.response_tokens:  # the end of sequence needs one too
@@ -327,10 +327,11 @@ def _draws(
             raise _exhausted(size, difficulty)
 
 
-def _distinct(split: str, count: int, seed: int, difficulty: _Difficulty) -> tuple[Problem, ...]:
+def _distinct(split: Split, count: int, seed: int, difficulty: _Difficulty) -> tuple[Problem, ...]:
     """``count`` different problems of a split, in random order."""
     rng = random.Random(f"countdown {split} {seed}")
-    sizes = _quotas(count, difficulty)
+    shares = quotas(count, difficulty.weights)
+    sizes = [size for size, n in zip(difficulty.sizes, shares, strict=True) for _ in range(n)]
     rng.shuffle(sizes)
     draws = _draws(rng, sizes, split, difficulty, distinct=True)
     return tuple(_problem(numbers, target) for numbers, target, _ in draws)

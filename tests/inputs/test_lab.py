@@ -6,37 +6,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dpsjax.selectors.trackers import AverageBelief, BetaBelief, GaussianBelief
 
 from dpsjax import selectors
-from dpsjax.lab import compare, measures, plots, simulate, statistics, students, traces
+from dpsjax.belief.filter import group_outcome
+from dpsjax.lab import (
+    compare,
+    contenders,
+    measures,
+    plots,
+    report,
+    simulate,
+    statistics,
+    students,
+    traces,
+)
 from tests.inputs.test_tasks import TRACE
 from tests.inputs.wrong import Row, complaints, public
 
 N, F = 4, np.float32
 KEY = jax.random.key(0)
-RATE = np.array([0.1, 0.5, 0.7, 0.9], F)
-OUTCOME = np.array(measures.group_outcome(jnp.asarray(RATE), 8))
+OUTCOME = np.array(group_outcome(jnp.array([0.1, 0.5, 0.7, 0.9], jnp.float32), 8))
 SETTING = simulate.Setting(pool=8, batch=2, rollouts=4, steps=2)
 STUDENT = students.student(students.StudentParams(), held_out=4)
-UNIFORM = simulate.Contender(selectors.uniform())
+UNIFORM = contenders.Contender(selectors.uniform())
 SEEDS = np.array([0.1, 0.2, 0.4])
 FULL = traces.make_trace(
     1, [{"step": 0, "prompt": 0, "passes": 3, "trials": 8, "length": None, "policy": 0}]
 )
-BELIEFS = {
-    "average": (AverageBelief(RATE, RATE, np.ones(N, np.int32)),),
-    "beta": (BetaBelief(RATE, RATE),),
-    "gaussian": (GaussianBelief(RATE, RATE),),
-}
 
 
-def run() -> simulate.Run:
+def run() -> measures.Run:
     """A run without running."""
     zero = np.zeros(2, F)
-    steps = simulate.Steps(*[zero + 1] * len(simulate.Steps._fields))
+    steps = measures.Steps(*[zero + 1] * len(measures.Steps._fields))
     sums = measures.Calibration(F(1), F(0), F(0), np.eye(3, dtype=F), np.ones((3, 10), F))
-    return simulate.Run(steps, np.ones(N, np.int32), sums, None)
+    return measures.Run(steps, np.ones(N, np.int32), sums, None)
 
 
 def both(one):
@@ -104,28 +108,31 @@ ROWS = {
         also={"families": [{"slow": 3}, {}], "contenders": [{"dps": 3}]},
         free=frozenset({"reference"}),
     ),
+    "compare.compare_runs": Row(
+        lambda **given: compared(compare.compare_runs, **given),
+        {**COMPARED, "run": lambda contender: compare.simulate(contender), "title": "mine"},
+        also={"contenders": [{"dps": 3}]},
+        free=frozenset({"reference"}),
+    ),
     **{
-        f"compare.{call.__name__}": Row(
+        f"{room}.{call.__name__}": Row(
             call, {"comparison": COMPARISON, "measure": "ability_held_out"}
         )
-        for call in (compare.means, compare.differences, compare.finding, compare.ranking)
+        for room, call in (
+            ("compare", compare.means),
+            ("compare", compare.differences),
+            ("compare", compare.ranking),
+            ("report", report.finding),
+        )
     },
-    "compare.table": Row(compare.table, {"comparison": COMPARISON}),
-    "compare.to_dict": Row(compare.to_dict, {"comparison": COMPARISON}),
-    "measures.believed_rate": Row(measures.believed_rate, {"beliefs": BELIEFS["beta"]}),
-    "measures.predicted_outcome": Row(
-        measures.predicted_outcome, {"beliefs": BELIEFS["beta"], "group": 8}
+    "report.table": Row(report.table, {"comparison": COMPARISON}),
+    "report.to_dict": Row(report.to_dict, {"comparison": COMPARISON}),
+    "contenders.contender": Row(
+        contenders.contender,
+        {"name": "dps-binomial", "group": 8},
+        said={"name": "selector"},
     ),
-    "measures.outcome_of_average": Row(
-        measures.outcome_of_average, {"beliefs": BELIEFS["average"], "group": 8}
-    ),
-    "measures.outcome_of_logit": Row(
-        measures.outcome_of_logit, {"beliefs": BELIEFS["gaussian"], "group": 8}
-    ),
-    "measures.outcome_of_arc": Row(
-        measures.outcome_of_arc, {"beliefs": BELIEFS["gaussian"], "group": 8}
-    ),
-    "measures.group_outcome": Row(measures.group_outcome, {"rate": RATE, "group": 8}),
+    "contenders.looked_up": Row(contenders.looked_up, {"name": "dps"}, said={"name": "selector"}),
     "measures.calibrate": Row(measures.calibrate, {"predicted": OUTCOME, "truth": OUTCOME}),
     "measures.no_calibration": Row(measures.no_calibration, {}),
     "measures.summarize": Row(measures.summarize, {"run": run()}),
@@ -148,8 +155,9 @@ ROWS = {
             "record": False,
         },
         also={
-            "contender": [UNIFORM._replace(waves=0), UNIFORM._replace(waves=1.5)]
-            + [UNIFORM._replace(screen=screen) for screen in (-1, 1.5, "x", None)]
+            "contender": [UNIFORM._replace(rounds=0), UNIFORM._replace(rounds=1.5)]
+            + [UNIFORM._replace(most=most) for most in (0, 1.5, "x")]
+            + [UNIFORM._replace(screen=screen) for screen in (-1, 1.5, "x", (1, 0), (1.5, 2))]
         },
     ),
     "statistics.interval": Row(
@@ -192,11 +200,14 @@ ELSEWHERE = {
     "simulate.simulate_seeds": "simulate's arguments, and run_keys's",
     "simulate.sweep": "simulate's arguments, and run_keys's",
     "compare.require_comparison": "is such a check",
-    "compare.write": "below",
+    "compare.require_measure": "is such a check",
+    "contenders.named": "takes nothing",
+    "report.write": "below",
     "plots.write_plots": "below",
     **{f"plots.{name}": "drawn by write_plots" for name in vars(plots) if name[:5] == "draw_"},
     **{f"waiting.{name}": "of simulate" for name in ("deliver", "no_groups", "refill")},
     **{f"students.{family.__name__}": "below" for family in FAMILIES},
+    "students.graded": "of the students and traces",
 }
 
 
@@ -227,7 +238,7 @@ def test_a_trace_that_claims_too_much_takes_no_memory(claim):
         traces.recorded(traces.make_trace(claim.pop("num_prompts", 1), [row | claim]))
 
 
-@pytest.mark.parametrize("write", [compare.write, plots.write_plots])
+@pytest.mark.parametrize("write", [report.write, plots.write_plots])
 @pytest.mark.parametrize("bad", [None, 3, {}, "x"])
 def test_writing_what_is_no_comparison(write, bad, tmp_path):
     with pytest.raises(TypeError, match="comparison"):

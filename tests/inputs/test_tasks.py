@@ -4,7 +4,16 @@ import random
 
 import pytest
 
-from dpsjax.tasks import base, countdown, expression, solution, tokenizer, traces, workers
+from dpsjax.tasks import (
+    base,
+    countdown,
+    expression,
+    operators,
+    solution,
+    tokenizer,
+    traces,
+    workers,
+)
 from tests.inputs.wrong import Row, complaints, public
 
 PROBLEM = base.Problem("3 25 7=46:", {"numbers": [3, 25, 7], "target": 46}, "3 numbers")
@@ -28,6 +37,14 @@ def evaluate(text):
 
 def first(**arguments):
     return next(countdown.warm_start(**arguments))
+
+
+CHAIN = base.Problem("fab3=", "501", "3 operators")
+CHAINS = {"values": 16, "operators": 26, "lengths": (2, 3), "weights": (1.0, 1.0), "tables": 0}
+
+
+def first_chain(**arguments):
+    return next(operators.warm_start(**arguments))
 
 
 ROWS = {
@@ -62,6 +79,22 @@ ROWS = {
         countdown.score, {"problems": [PROBLEM], "responses": ["1"], "format_reward": 0.1}
     ),
     "countdown.base_path": Row(countdown.base_path, {}),
+    "countdown.question": Row(countdown.question, {"problem": PROBLEM}),
+    "operators.operator_chains": Row(
+        operators.operator_chains,
+        {"num_train": 4, "num_test": 2, "seed": 0, **CHAINS},
+        also={"lengths": [(65, 2), (2.5, 3)], "values": [17], "operators": [27]},
+        free=frozenset({"seed", "tables"}),
+    ),
+    "operators.warm_start": Row(
+        first_chain,
+        {"seed": 0, "right": operators.RIGHT, **CHAINS},
+        also={"right": [(0.5,), (2.0,) * 26]},
+        free=frozenset({"seed", "tables"}),
+    ),
+    "operators.verify": Row(operators.verify, {"response": "50", "answer": "50"}),
+    "operators.score": Row(operators.score, {"problems": [CHAIN], "responses": ["501"]}),
+    "operators.base_path": Row(operators.base_path, {}),
     "expression.evaluate": Row(evaluate, {"text": "1+2"}),
     "solution.random_tree": Row(
         solution.random_tree, {"rng": random.Random(0), "numbers": (3, 25, 7)}
@@ -90,6 +123,8 @@ FIELDS = {
     for name, value in ROW.items()
 }
 ELSEWHERE = {
+    "shares.split_of": "tests/tasks/test_shares.py: for tasks, which check their own settings",
+    "shares.quotas": "likewise",
     "base.Tokenizer": "a protocol",
     "expression.ExpressionError": "an error",
     "countdown.read_problems": "below",

@@ -32,6 +32,11 @@ ROWS = {
         {**vars(TASK), "data_seed": 0},
         free=frozenset({"data_seed"}),
     ),
+    "OperatorsConfig": Row(
+        lambda **given: sections.OperatorsConfig(**given).build(),
+        {**vars(sections.OperatorsConfig(problems=64, held_out=16)), "data_seed": 0},
+        free=frozenset({"data_seed", "tables"}),
+    ),
 }
 
 

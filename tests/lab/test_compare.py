@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dpsjax import cli, selectors
-from dpsjax.lab import command, compare, contenders, students
-from dpsjax.lab.simulate import Contender, Setting, simulate
+from dpsjax import selectors
+from dpsjax.lab import command, compare, contenders, report, students
+from dpsjax.lab.contenders import Contender, contender
+from dpsjax.lab.simulate import Setting, simulate, simulate_seeds
 from dpsjax.lab.traces import make_trace, write_trace
+from dpsjax.rollouts import vip_allocate
+from dpsjax.selectors import Entry, Selector, pool
 
 STUDENT = students.student(students.limited_lessons(), 20)
 SMALL = Setting(pool=60, batch=6, rollouts=4, steps=2)
@@ -54,17 +57,17 @@ def test_pairs_share_their_student(small):
 
 def test_table_and_sentence(small):
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(compare.table(small))
+    console.print(report.table(small))
     text = console.export_text()
     for name in small.values:
         assert name in text
-    sentence = compare.finding(small)
+    sentence = report.finding(small)
     assert "After 192 rollouts each, over 3 seeds" in sentence
     assert "not significantly different" in sentence and sentence.count(".\n") == 0
 
 
 def test_files(small, tmp_path):
-    files = compare.write(small, tmp_path)
+    files = report.write(small, tmp_path)
     assert [path.name for path in files] == [
         "comparison.json", "ability.png", "effective_ratio.png", "differences.png",
         "calibration.png", "coverage.png",
@@ -76,54 +79,97 @@ def test_files(small, tmp_path):
     assert np.sum(found["selectors"]["dps"]["confusion"]) == pytest.approx(60 * 8 * 3, rel=1e-4)
 
 
-def test_every_name_makes_a_contender():
-    for make in contenders.CONTENDERS.values():
-        contender = make(8)
-        assert isinstance(contender, Contender)
-        jax.eval_shape(lambda c=contender: simulate(c, STUDENT, jax.random.key(0), SMALL))
-    for make in contenders.STUDENTS.values():
-        assert isinstance(make(), students.StudentParams)
+def test_whatever_is_trained_is_compared_with_the_same_measures(small):
+    """Runs of one's own making, here those of the student: the same comparison."""
+    setting = Setting(pool=60, batch=6, rollouts=4, steps=8)
+    seen = []
+
+    def run(contender):
+        seen.append(contender.oracle)
+        return simulate_seeds(contender, STUDENT, 3, setting)
+
+    found = compare.compare_runs({"dps": selectors.dps()}, run, setting, 3, title="a student")
+    assert sorted(seen) == [False, False, True]
+    assert report.to_dict(found)["differences"] == report.to_dict(small)["differences"]
+
+
+@pytest.mark.parametrize("name", contenders.named())
+def test_every_name_of_the_catalogue_makes_a_contender(name):
+    made = contender(name, 4)
+    jax.eval_shape(lambda: simulate(made, STUDENT, jax.random.key(0), SMALL))
+
+
+def test_variants_are_their_keywords():
+    assert set(contenders.named()) > {"dps", "dps-cool", "dps-1.0", "dps-7", "mopps-band"}
+    entry, words = contenders.named()["dps-cool"]
+    assert entry.recipe is selectors.dps and words == {"cool_down": 12}
+    with pytest.raises(ValueError, match="selector='nope' must be one of uniform, "):
+        contender("nope")
+
+
+@pytest.mark.parametrize("name", students.STUDENTS)
+def test_every_name_makes_a_student(name):
+    assert isinstance(students.STUDENTS[name](), students.StudentParams)
+    assert students.STUDENTS[name].__name__ == name.replace("-", "_")
 
 
 def test_what_is_known_beforehand_reaches_the_selectors():
-    """The easiest prompts come first; categories and levels are learned about."""
+    """The easiest prompts come first."""
+
+    def init(num_prompts, data=None):
+        return pool.column(data, "difficulty", num_prompts, np.float32, "easiest")
+
+    easiest = Selector(init, lambda key, proposal, known: (proposal.add(-known), known))
+    once = selectors.chain(selectors.cool_down(99), easiest)
     setting = Setting(pool=60, batch=6, rollouts=4, steps=10)
     key = jax.random.key(3)
     first = STUDENT.init(jax.random.fold_in(key, 0), 60)
-    order = np.argsort(np.asarray(STUDENT.known(first).difficulty))
-    run = simulate(contenders.CONTENDERS["static-order"](4), STUDENT, key, setting, record=True)
+    order = np.argsort(np.asarray(STUDENT.data(first)["difficulty"]))
+    run = simulate(Contender(once), STUDENT, key, setting, record=True)
     np.testing.assert_array_equal(np.sort(run.groups.index.ravel()), np.arange(60))
     for step, chosen in enumerate(run.groups.index):
         assert set(chosen.tolist()) == set(order[6 * step : 6 * step + 6].tolist())
-    run = simulate(contenders.CONTENDERS["adarft"](4), STUDENT, key, setting, record=True)
-    assert set(run.groups.index[0].tolist()) == set(order[:6].tolist())  # it starts at 0
+    silent = STUDENT._replace(data=students.Student._field_defaults["data"])
+    with pytest.raises(ValueError, match="easiest needs 'difficulty' of every prompt"):
+        simulate(Contender(once), silent, key, setting)
 
 
-def test_command_replays_a_trace(tmp_path, capsys):
+def allocating(most=32):
+    """A recipe that chooses how many rollouts a prompt gets."""
+    return selectors.chain(selectors.beta_mean(), selectors.allocate(vip_allocate, 8, most))
+
+
+def looking():
+    """A recipe that needs what a trace does not hold."""
+    return selectors.uniform()
+
+
+def test_command_replays_a_trace(tmp_path, monkeypatch):
+    new = (Entry(allocating, most="most"), Entry(looking, needs=("features", "topic")))
+    entries = selectors.catalogue() | {entry.name: entry for entry in new}
+    monkeypatch.setattr(contenders, "catalogue", lambda: entries)
     row = {"trials": 4, "length": None, "policy": 0}
     rows = [
         {"step": s, "prompt": n, "passes": (s + n) % 5, **row} for s in range(3) for n in range(9)
     ]
     write_trace(tmp_path / "trace.jsonl", make_trace(9, rows))
-    options = [
-        "--selectors",
-        "uniform",
-        "speed",
-        "adarft",
-        "--reference",
-        "uniform",
-        "--seeds",
-        "2",
-        "--batch",
-        "2",
-    ]
-    options += ["--trace", str(tmp_path / "trace.jsonl"), "--out", str(tmp_path / "out")]
-    assert cli.main(["compare", *options]) == 0
-    said = capsys.readouterr().out
+    arguments = command.CompareArguments(
+        selectors=("allocating", "uniform-epochs", "looking"),
+        reference="uniform",
+        seeds=2,
+        batch=2,
+        trace=tmp_path / "trace.jsonl",
+        out=tmp_path / "out",
+    )
+    console = Console(width=80, record=True, file=io.StringIO())
+    command.run(arguments, console)
+    said = console.export_text()
     assert "trace.jsonl: 3 steps of 2 x 8 out of 9, 2 seeds" in said
-    assert "left out, because they choose how many rollouts a prompt gets: speed" in said
-    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert list(found["selectors"]) == ["uniform", "adarft", "oracle"]
+    why = "left out, because they "
+    assert f"{why}choose how many rollouts a prompt gets: allocating" in said
+    assert f"{why}need the features of a prompt: looking" in said
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert list(found["selectors"]) == ["uniform", "uniform-epochs", "oracle"]
 
 
 @pytest.mark.parametrize(
@@ -137,10 +183,3 @@ def test_command_replays_a_trace(tmp_path, capsys):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         command.CompareArguments(**options)
-
-
-def test_bad_sizes_from_the_command_line(capsys):
-    assert cli.main(["compare", "--steps", "0"]) == 2
-    assert "steps=0 must be at least 1" in capsys.readouterr().err
-    assert cli.main(["compare", "--trace", "/nowhere.jsonl"]) == 2
-    assert "nowhere.jsonl" in capsys.readouterr().err

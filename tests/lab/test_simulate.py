@@ -1,5 +1,7 @@
 """A run against a plain loop, delays, refilled batches, oracles, and one trace for a sweep."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import dpsjax
 from dpsjax import selectors
 from dpsjax.lab import simulate as lab
 from dpsjax.lab import students
+from dpsjax.lab.contenders import Contender
 from dpsjax.lab.measures import MEASURES, summarize
 from tests.oracles import lab as oracle
 
@@ -38,10 +41,10 @@ def loop(found, contender, setting, seed=0):
         mixed = np.zeros(setting.batch, bool)
         if late >= 0:
             k, n = groups.passes[late], groups.trials[late]
-            mixed = (k > 0) & (k < n) if contender.waves > 1 else n > 0
+            mixed = (k > 0) & (k < n) if contender.rounds > 1 else n > 0
         accepted.append(mixed)
-    if contender.waves > 1:
-        updates = oracle.refill(accepted, setting.batch, contender.waves)
+    if contender.rounds > 1:
+        updates = oracle.refill(accepted, setting.batch, contender.rounds)
     else:
         updates = [[(s, b) for b in range(setting.batch) if row[b]] for s, row in
                    enumerate(accepted)]  # fmt: skip
@@ -64,9 +67,10 @@ def loop(found, contender, setting, seed=0):
 
 
 LATE = lab.Setting(pool=40, batch=6, rollouts=4, steps=7, delay=2)
+FILLED = selectors.chain(selectors.uniform_epochs(), selectors.accept_mixed())
 CASES = {
-    "late dps": (lab.Contender(selectors.dps()), LATE),
-    "refilled": (lab.Contender(selectors.dynamic_sampling(), waves=2), SETTING),
+    "late dps": (Contender(selectors.dps()), LATE),
+    "refilled": (Contender(FILLED, rounds=2), dataclasses.replace(SETTING, steps=12)),
 }
 
 
@@ -92,14 +96,13 @@ def test_equals_a_plain_loop(case, runs):
 def test_selector_is_driven_as_by_a_training_loop(runs):
     """It chooses what `select` chooses after `observe` has seen the same groups, d steps late."""
     (contender, setting), found = CASES["late dps"], runs["late dps"]
-    outer = dpsjax.chain(contender.selector)
 
-    @jax.jit
     def choose(key, state):
-        outer_state = selectors.ChainState(state.active, (state,))
-        return dpsjax.select(outer, key, outer_state, setting.batch)[0].index
+        return dpsjax.select(contender.selector, key, state, setting.batch)[0].index
 
-    learn = jax.jit(lambda state, *rows: dpsjax.observe(contender.selector, state, *rows)[1])
+    def learn(state, *rows):
+        return dpsjax.observe(contender.selector, state, *rows)[1]
+
     state, key = contender.selector.init(setting.pool), jax.random.key(0)
     nothing = np.full(setting.batch, -1, np.int32)
     for step in range(setting.steps):
@@ -119,7 +122,7 @@ def test_refilled_batches_are_both_full_and_capped(runs):
 
 def test_oracle_takes_the_most_informative():
     fixed = students.student(students.slow(own_gain=0.0, shared_gain=0.0), HELD_OUT)
-    found = run(lab.Contender(selectors.uniform(), oracle=True), student=fixed)
+    found = run(Contender(selectors.uniform(), oracle=True), student=fixed)
     state = fixed.init(jax.random.fold_in(jax.random.key(0), 0), SETTING.pool)
     p = np.asarray(fixed.pass_rate(state), float)
     best = np.argsort(-(1 - p**4 - (1 - p) ** 4))[: SETTING.batch]
@@ -130,16 +133,15 @@ def test_oracle_takes_the_most_informative():
 def test_rollouts_are_allocated_by_what_is_believed():
     """Twice as many for the higher half of the believed rates."""
 
-    def allocate(rate, budget):
+    def split(rate, budget):
         order = jnp.argsort(rate).astype(jnp.int32)
         few = budget // 3 // (SETTING.batch // 2)
         number = jnp.where(jnp.arange(SETTING.batch, dtype=jnp.int32) < 3, few, 2 * few)
         return jnp.zeros(SETTING.batch, jnp.int32).at[order].set(number.astype(jnp.int32))
 
-    selector = selectors.mopps(decay=1.0)
-    contender = lab.Contender(selector, allocate=allocate, most=6)
+    selector = selectors.chain(selectors.mopps(decay=1.0), selectors.allocate(split, 4, most=6))
     setting = lab.Setting(pool=10, batch=6, rollouts=4, steps=5)
-    found = run(contender, setting)
+    found = run(Contender(selector, most=6), setting)
     a, b = np.ones(10), np.ones(10)
     for step in range(setting.steps):
         index, passes, trials = (x[step] for x in found.groups[:3])
@@ -150,13 +152,11 @@ def test_rollouts_are_allocated_by_what_is_believed():
         a[index] += passes
         b[index] += trials - passes
     assert (found.steps.rollouts == 18).all()
-    with pytest.raises(ValueError, match="track_beta or track_solve_rate"):
-        run(lab.Contender(selectors.dps(), allocate=allocate, most=6), setting)
 
 
 def test_screened_prompts_get_the_rest_in_turn():
     """SPEED: waves of 8 prompts x 3, then of 4 passed prompts x 6; each spends the same."""
-    contender = lab.Contender(selectors.speed(), screen=3, most=9)
+    contender = Contender(FILLED, screen=(3, 6))
     setting = lab.Setting(pool=40, batch=6, rollouts=4, steps=12)
     found = run(contender, setting)
     assert (found.steps.rollouts == 24).all()
@@ -178,9 +178,68 @@ def test_screened_prompts_get_the_rest_in_turn():
     assert np.array_equal(np.diff(ability) != 0, found.steps.updated[1:])
 
 
+def clock():
+    """A part that gives every prompt the loss weight 1 + the training steps that passed."""
+
+    def propose(key, proposal, passed):
+        weight = 1 + passed.astype(jnp.float32)
+        return proposal.weigh(jnp.broadcast_to(weight, proposal.score.shape)), passed
+
+    init = lambda num_prompts, data=None: jnp.zeros((), jnp.int32)  # noqa: E731
+    return selectors.Selector(init, propose, advance=lambda passed: passed + 1)
+
+
+@pytest.mark.parametrize("case", ["at once", "refilled", "until full", "screened"])
+def test_time_passes_once_an_update(case):
+    """Several waves of one update are one training step to the selector."""
+    how = {
+        "at once": {},
+        "refilled": {"rounds": 2},
+        "until full": {"rounds": None},
+        "screened": {"screen": (3, 6)},
+    }[case]
+    setting = lab.Setting(pool=40, batch=6, rollouts=4, steps=12)
+    found = run(Contender(selectors.chain(FILLED, clock()), **how), setting)
+    before = np.cumsum(found.steps.updated) - found.steps.updated
+    assert 3 <= found.steps.updated.sum() < 12
+    if case == "at once":  # also where no group was accepted
+        before = np.arange(12)
+    for step in range(12):
+        if case != "screened" or not found.steps.updated[step]:  # where it draws
+            assert (found.groups.weight[step] == 1 + before[step]).all()
+
+
+def test_full_batches_are_waited_for():
+    """Without a cap no update has less than a batch of accepted groups."""
+    found = run(Contender(FILLED, rounds=None), lab.Setting(pool=40, batch=6, rollouts=4, steps=12))
+    mixed = (found.groups.passes > 0) & (found.groups.passes < found.groups.trials)
+    used = oracle.refill(mixed, 6, 10**9)
+    assert {len(groups) for groups in used if groups is not None} == {6}
+    np.testing.assert_array_equal(found.steps.updated, [groups is not None for groups in used])
+
+
+@pytest.mark.parametrize("oldest", [0, 1, 2])
+def test_late_groups_are_as_old_as_the_updates_since(oldest):
+    """A part that vetoes old groups: an update that is left out makes later ones younger."""
+
+    def observe(evidence):
+        return evidence.replace(accept=evidence.accept & (evidence.age <= oldest))
+
+    young = selectors.stateless(observe=observe)
+    found = run(Contender(selectors.chain(selectors.uniform(), young)), LATE)
+    made, updates = [], 0
+    for step in range(LATE.steps):
+        made.append(updates)
+        arrived = step - LATE.delay
+        updated = arrived >= 0 and updates - made[arrived] <= oldest
+        assert found.steps.updated[step] == updated
+        updates += updated
+    assert updates == {0: 2, 1: 4, 2: 5}[oldest]
+
+
 def test_pool_smaller_than_the_batch():
     setting = lab.Setting(pool=4, batch=6, rollouts=4, steps=2)
-    found = run(lab.Contender(selectors.uniform()), setting)
+    found = run(Contender(selectors.uniform()), setting)
     assert np.all(found.steps.groups == 4) and np.all(found.steps.rollouts == 16)
 
 
@@ -189,7 +248,7 @@ def test_one_trace_for_a_sweep_and_equal_to_single_runs():
 
     def make(target):
         traces.append(target)
-        return lab.Contender(selectors.beta_mean(target=target))
+        return Contender(selectors.beta_mean(target=target))
 
     targets = jnp.array([0.1, 0.5, 0.9], jnp.float32)
     swept = lab.sweep(make, targets, STUDENT, 2, SETTING)
@@ -214,18 +273,26 @@ def test_summary_of_a_run(runs):
     assert np.isnan(summarize(runs["refilled"])["brier"])
 
 
+def test_calibration_is_of_what_inspect_says(runs):
+    """Brier score of every step, from the states of a training loop and the true chances."""
+    (contender, setting), found = CASES["late dps"], runs["late dps"]
+    state, student = contender.selector.init(setting.pool), STUDENT
+    learner = student.init(jax.random.fold_in(jax.random.key(0), 0), setting.pool)
+    chance = np.asarray(dpsjax.inspect(contender.selector, state, 4).mixed, float)
+    truth = oracle.outcome(np.asarray(student.pass_rate(learner), float), 4)[1]
+    brier = np.mean(truth * (1 - truth) + (chance - truth) ** 2)
+    np.testing.assert_allclose(found.steps.brier[0], brier, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: lab.Setting(pool=0), "pool=0 must be at least 1"),
         (lambda: lab.Setting(delay=-1), "delay=-1 must be at least 0"),
-        (lambda: run(lab.Contender(selectors.uniform(), waves=0)), "waves=0 must be at least 1"),
-        (lambda: run(lab.Contender(selectors.speed(), screen=32)), "screen=32 must lie in 1..31"),
-        (
-            lambda: run(lab.Contender(selectors.speed(), screen=1, most=99)),
-            "do not fit a screening",
-        ),
-        (lambda: run(lab.Contender(selectors.speed(), screen=3, most=9), LATE), "allows no delay"),
+        (lambda: run(Contender(selectors.uniform(), rounds=0)), "rounds=0 must be at least 1"),
+        (lambda: run(Contender(FILLED, screen=(0, 3))), r"screen\[0\]=0 must be at least 1"),
+        (lambda: run(Contender(FILLED, screen=(1, 98))), "do not fit a screening"),
+        (lambda: run(Contender(FILLED, screen=(3, 6)), LATE), "allows no delay"),
     ],
 )
 def test_bad_settings(make, message):

@@ -149,22 +149,27 @@ def test_what_is_known_beforehand(key):
     """The hint is off by about a logit and says nothing of topics; it never changes."""
     student = students.student(students.logit_normal(), HELD_OUT)
     state = student.init(key, 4000)
-    known = student.known(state)
-    assert known.topic.shape == known.difficulty.shape == (4000,)
-    np.testing.assert_array_equal(known.topic, state.topic[:4000])
-    rate = 1 - np.asarray(known.difficulty, float) / 100
+    known = student.data(state)
+    assert known["topic"].shape == known["difficulty"].shape == (4000,)
+    np.testing.assert_array_equal(known["topic"], state.topic[:4000])
+    np.testing.assert_array_equal(known["source"], known["topic"])
+    np.testing.assert_array_equal(known["level"], np.asarray(known["difficulty"]) // 20)
+    rate = 1 - np.asarray(known["difficulty"], float) / 100
     error = np.log(rate / (1 - rate)) - np.asarray(state.difficulty[:4000], float)
     assert abs(error.mean()) < 5 / np.sqrt(4000) and 0.9 < error.std() < 1.1
     sharp = students.student(students.logit_normal(hint_error=0.0), HELD_OUT)
-    rate = 1 - np.asarray(sharp.known(sharp.init(key, 4000)).difficulty, float) / 100
+    rate = 1 - np.asarray(sharp.data(sharp.init(key, 4000))["difficulty"], float) / 100
     np.testing.assert_allclose(rate, sharp.pass_rate(sharp.init(key, 4000)), atol=1e-5)
 
 
-def test_a_student_of_ones_own_may_know_nothing():
-    with pytest.raises(ValueError, match="nothing is known"):
-        students.student(students.slow())._replace(
-            known=students.Student._field_defaults["known"]
-        ).known(0)
+def test_features_hold_the_hint_and_the_topic(key):
+    student = students.student(students.logit_normal(), HELD_OUT)
+    state = student.init(key, 40)
+    hint, topic = np.asarray(state.hint)[:40], np.asarray(state.topic)[:40]
+    wanted = np.zeros((40, 1 + students.TOPICS), np.float32)
+    wanted[:, 0] = hint
+    wanted[np.arange(40), 1 + topic] = 1
+    np.testing.assert_array_equal(student.data(state)["features"], wanted)
 
 
 def test_bad_sizes():

@@ -9,6 +9,7 @@ import pytest
 from dpsjax import selectors
 from dpsjax.lab import simulate as lab
 from dpsjax.lab import traces
+from dpsjax.lab.contenders import Contender
 
 POOL, STEPS, GROUP = 12, 5, 4
 
@@ -67,7 +68,6 @@ def change(**fields):
 
 CORRUPTIONS = {
     "cut": (lambda row: row[:-9], "not JSON"),
-    "empty": (lambda row: "", "not JSON"),
     "list": (lambda row: "[1, 2]", "must be a JSON object"),
     "keys": (change(extra=1), "must have the keys step, prompt"),
     "text": (change(passes="3"), "passes must be an integer, got '3'"),
@@ -107,7 +107,7 @@ def test_replay(trace):
     run = jax.tree.map(
         np.asarray,
         lab.simulate(
-            lab.Contender(selectors.beta_mean()), student, jax.random.key(0), setting, record=True
+            Contender(selectors.beta_mean()), student, jax.random.key(0), setting, record=True
         ),
     )
     passes = trace.passes.reshape(STEPS, POOL)
@@ -117,14 +117,14 @@ def test_replay(trace):
         mixed = (passes[step, chosen] > 0) & (passes[step, chosen] < GROUP)
         assert run.steps.effective[step] == mixed.sum()
     best = lab.simulate(
-        lab.Contender(selectors.uniform(), oracle=True), student, jax.random.key(0), setting
+        Contender(selectors.uniform(), oracle=True), student, jax.random.key(0), setting
     )
     assert best.steps.effective.sum() == STEPS * 3
 
 
 def played(trace, selector, delay=0):
     setting = lab.Setting(trace.num_prompts, 3, GROUP, STEPS, delay)
-    contender = lab.Contender(selector)
+    contender = Contender(selector)
     return lab.simulate(
         contender, traces.recorded(trace), jax.random.key(0), setting, record=True
     ).groups
@@ -160,9 +160,11 @@ def test_each_group_is_as_late_as_its_own_policy(trace):
 
 def test_what_a_trace_says_beforehand(trace):
     student = traces.recorded(trace)
-    known = student.known(student.init(jax.random.key(0), POOL))
-    np.testing.assert_allclose(known.difficulty, 100 - 100 * trace.passes[:POOL] / GROUP, rtol=1e-6)
-    assert not known.topic.any()
+    known = student.data(student.init(jax.random.key(0), POOL))
+    wanted = 100 - 100 * trace.passes[:POOL] / GROUP
+    np.testing.assert_allclose(known["difficulty"], wanted, rtol=1e-6)
+    np.testing.assert_array_equal(known["level"], np.minimum(wanted // 20, 4))
+    assert not known["topic"].any() and not known["source"].any()
 
 
 def test_replay_needs_the_full_pool(trace):
@@ -171,9 +173,7 @@ def test_replay_needs_the_full_pool(trace):
         traces.recorded(short)
     setting = lab.Setting(pool=POOL + 1, batch=3, rollouts=GROUP, steps=STEPS)
     with pytest.raises(ValueError, match="pool must be the trace's 12, got 13"):
-        lab.simulate(
-            lab.Contender(selectors.dps()), traces.recorded(trace), jax.random.key(0), setting
-        )
+        lab.simulate(Contender(selectors.dps()), traces.recorded(trace), jax.random.key(0), setting)
 
 
 def test_blank_lines_are_no_groups(trace, tmp_path):

@@ -101,7 +101,10 @@ def test_train_evaluates_before_during_and_after(prepared):
     assert "held_out_before_accuracy" in lines[0] and "held_out_before_accuracy" not in lines[1]
     assert all(0 <= line["held_out_accuracy"] <= 1 for line in lines)
     assert set(lines[1]["held_out_by_source"]) == {"2 numbers"}
-    assert run.evaluate(state.params) == run.evaluate(state.params)  # same problems, same keys
+    tried = lines[0]["held_out_before_by_temperature"]
+    assert set(tried) == {"0.25", "0.5", "0.75"} and all(0 <= rate <= 1 for rate in tried.values())
+    accuracy = run.evaluation.accuracy
+    assert accuracy(state.params) == accuracy(state.params)  # same problems, same keys
 
 
 def test_a_reward_that_is_not_finite_makes_its_rollout_invalid(prepared):

@@ -19,8 +19,16 @@ RECORDS = [
         [1, 2],
         [[1 / 3, 0.5], [1 / 3, 0.3], [1 / 3, 0.2]],
         held_out_before_accuracy=0.25,
+        held_out_before_greedy=0.375,
     ),
-    record(2, [3, 1], [0, -1], [[0.2, 0.1], [0.7, 0.8], [0.1, 0.1]], held_out_accuracy=0.5),
+    record(
+        2,
+        [3, 1],
+        [0, -1],
+        [[0.2, 0.1], [0.7, 0.8], [0.1, 0.1]],
+        held_out_accuracy=0.5,
+        held_out_greedy=0.625,
+    ),
 ]
 
 
@@ -32,6 +40,7 @@ def test_observed_occupancy_is_the_last_state_seen():
 
 def test_held_out_curve_starts_before_any_rollout():
     assert plots.held_out_curve(RECORDS) == ([0, 16], [0.25, 0.5])
+    assert plots.held_out_curve(RECORDS, "greedy") == ([0, 16], [0.375, 0.625])
 
 
 def test_confusion_counts_each_seen_group_once():

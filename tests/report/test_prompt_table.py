@@ -13,6 +13,7 @@ from rich.console import Console
 from dpsjax import selectors
 from dpsjax.lab import simulate as lab
 from dpsjax.lab import traces
+from dpsjax.lab.contenders import Contender
 from dpsjax.loop.metrics import read_records
 from dpsjax.report import prompt_table
 from dpsjax.report.report import write_report
@@ -78,10 +79,34 @@ def test_the_table_as_csv_and_as_parquet(tmp_path, monkeypatch):
     assert parquet.read_table(path).to_pydict() == found._asdict()
 
 
+SUMMARY = {
+    "accuracy_before": 0.1,
+    "accuracy_after": 0.2,
+    "greedy_before": 0.15,
+    "greedy_after": 0.25,
+    "accuracy_before_by_temperature": {"0": 0.15, "0.5": 0.18, "1": 0.1},
+    "steps": 3,
+    "rollouts": 36,
+}
+
+
+def test_the_report_tells_learning_from_sharpening(tmp_path):
+    found, visits = table()
+
+    def overview(**changes):
+        summary = {**SUMMARY, **changes}
+        write_report(tmp_path / "r.md", "A run", summary, PROBLEMS, found, visits, "p.png")
+        return (tmp_path / "r.md").read_text(encoding="utf-8")
+
+    assert "reaches 0.180 at its best temperature, 0.5 (tried: 0, 0.5, 1)" in overview()
+    assert "ends 0.020 above that, which is learned" in overview()
+    sharpened = overview(accuracy_after=0.17)
+    assert "ends 0.010 below that, so a lower temperature would have done" in sharpened
+
+
 def test_the_report_names_prompts_with_their_text(tmp_path):
     found, visits = table()
-    summary = {"accuracy_before": 0.1, "accuracy_after": 0.2, "steps": 3, "rollouts": 36}
-    write_report(tmp_path / "r.md", "A run", summary, PROBLEMS, found, visits, "p.png")
+    write_report(tmp_path / "r.md", "A run", SUMMARY, PROBLEMS, found, visits, "p.png")
     text = (tmp_path / "r.md").read_text()
     assert "2 were never visited; at their last visit 2 were all wrong, 1 mixed" in text
     hardest, stuck, regressed = text.split("\n## ")[1:]
@@ -140,7 +165,7 @@ def test_a_run_on_its_whole_pool_is_replayed_without_a_model(tmp_path):
     trace = traces.read_trace(tmp_path / outputs.TRACE)
     setting = lab.Setting(pool=size, batch=3, rollouts=tiny.GROUP, steps=rounds)
     student = traces.recorded(trace)
-    contender = lab.Contender(selectors.dps())
+    contender = Contender(selectors.dps())
     run = lab.simulate(contender, student, jax.random.key(0), setting, record=True)
     for step in range(rounds):
         truth = dict(zip(*(column[trace.step == step] for column in trace[2:4]), strict=True))

@@ -230,7 +230,7 @@ def follow(prepared, folder: Path, **changes):
 def test_stopping_at_the_first_step_that_is_not_finite(prepared, tmp_path, capsys):
     run, state = prepared
     bad = with_bad_log_probs(run, 3, float("nan"))  # after the evaluation's own
-    bad = dataclasses.replace(bad, evaluate=run.evaluate)
+    bad = dataclasses.replace(bad, evaluation=run.evaluation)
     each = CheckpointConfig(every=1, on_nonfinite="stop")
     with pytest.raises(NonFiniteError, match=r"step 3.*step-3.npz.*repeat.*--on-nonfinite skip"):
         follow((bad, state), tmp_path, steps=4, checkpoint=each)
@@ -238,7 +238,7 @@ def test_stopping_at_the_first_step_that_is_not_finite(prepared, tmp_path, capsy
     assert good is not None and good.name == "2" and not damaged  # the state before it
     assert (tmp_path / outputs.FAULTS / "step-3.npz").exists()
     # skipping instead: the same fault, and the run ends
-    bad = dataclasses.replace(with_bad_log_probs(run, 3, float("nan")), evaluate=run.evaluate)
+    bad = dataclasses.replace(with_bad_log_probs(run, 3, float("nan")), evaluation=run.evaluation)
     summary = follow((bad, state), tmp_path / "on", steps=4, checkpoint=CheckpointConfig(every=1))
     assert summary["steps"] == 4 and summary["skipped_nonfinite"] == 1
     assert capsys.readouterr().out.count("loss or gradient is not finite") == 2
@@ -313,7 +313,7 @@ def test_a_pool_that_is_all_solved_comes_back():
 
 def test_held_out_responses_without_a_verdict_are_counted(prepared):
     run, state = prepared
-    assert run.evaluate(state.params).unscored == 0
+    assert run.evaluation.accuracy(state.params).unscored == 0
     held_out = uniform_slice(run.task.test, run.config.evaluation.problems)
 
     def lost(problems, responses):
@@ -322,7 +322,8 @@ def test_held_out_responses_without_a_verdict_are_counted(prepared):
         return [bad if p is held_out[0] else s for p, s in zip(problems, scores, strict=True)]
 
     task = dataclasses.replace(run.task, score=lost)
-    evaluate = make_evaluate(task, held_out, run.stages.generate, 4, run.mesh, state.key)
+    temperatures, generate = [1.0] * (tiny.GROUP - 1), run.stages.generate
+    found = make_evaluate(task, held_out, generate, temperatures, 4, run.mesh, state.key)
     record = {}
-    add_held_out(record, evaluate(state.params))
+    add_held_out(record, found.accuracy(state.params))
     assert record["held_out_unscored"] == tiny.GROUP  # all of one problem's

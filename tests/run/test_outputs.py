@@ -37,6 +37,11 @@ def test_the_folder_of_a_run(prepared, finished):
     assert summary["rollouts"] == 2 * 4 * tiny.GROUP == records[-1]["rollouts"]
     assert summary["accuracy_before"] == records[0]["held_out_before_accuracy"]
     assert summary["accuracy_after"] == records[-1]["held_out_accuracy"]
+    assert summary["greedy_before"] == records[0]["held_out_before_greedy"]
+    assert summary["greedy_after"] == records[-1]["held_out_greedy"]
+    tried = summary["accuracy_before_by_temperature"]
+    assert list(tried) == ["0", "0.25", "0.5", "0.75", "1"]
+    assert (tried["0"], tried["1"]) == (summary["greedy_before"], summary["accuracy_before"])
     assert summary["effective_ratio"] == np.mean([r["effective_ratio"] for r in records])
     assert summary["coverage"] == records[-1]["coverage"] <= summary["pool"] == 32
     assert summary["seconds"] >= 0 and summary["peak_memory_mib"] > 1

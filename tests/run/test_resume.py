@@ -15,7 +15,7 @@ from dpsjax.loop.state import digest
 from dpsjax.run import checkpoint, outputs, resume, seal
 from dpsjax.run.checkpoint import Saver, kept, last_good, read_state
 from dpsjax.run.config import CheckpointConfig, EvaluationConfig, MeshConfig
-from dpsjax.run.resume import differences, identity
+from dpsjax.run.identity import differences, identity
 from dpsjax.run.run import Started, finish
 from tests.run import tiny
 

@@ -34,16 +34,10 @@ def propose_with(selector, key):
 
 
 def propose(selector, state, key=None):
-    """What the selector makes of the pool now."""
+    """What the selector makes of the pool now, with what it believes."""
     key = jax.random.key(0) if key is None else key
-    proposal = Proposal(
-        ids=jnp.arange(N, dtype=jnp.int32),
-        score=jnp.zeros(N, jnp.float32),
-        eligible=jnp.ones(N, bool),
-        weight=jnp.ones(N, jnp.float32),
-        batch_size=B,
-    )
-    return selector.propose(key, proposal, state)[0]
+    proposal = Proposal(jnp.zeros(N, jnp.float32), jnp.ones(N, bool), batch_size=B)
+    return selector.propose(key, proposal, state)[0].publish(selector.publish(state))
 
 
 def follow(selector, loop_step, check):

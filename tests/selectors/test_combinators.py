@@ -1,4 +1,4 @@
-"""Combinators, exclusion by history, refilled batches and growing pools."""
+"""Mixtures, schedules, quotas, and when a prompt may come again."""
 
 import functools
 
@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 import dpsjax
-from dpsjax import selectors
-from dpsjax.selectors import combinators
-from tests.oracles import selectors as oracle
+from dpsjax import rollouts, selectors
 
 N, B, G = 24, 4, 4
 
@@ -27,10 +25,10 @@ def calls(build):
     return selector, select, observe
 
 
-def run(build, steps, outcome=lambda index: index % (G + 1), size=N):
+def run(build, steps, outcome=lambda index: index % (G + 1), size=N, data=None):
     """Batches of several rounds; ``outcome`` gives the passes of each prompt."""
     selector, select, observe = calls(build)
-    state, batches = selector.init(size), []
+    state, batches = selector.init(size, data), []
     for step in range(steps):
         batch, state = select(jax.random.fold_in(jax.random.key(1), step), state)
         index = np.asarray(batch.index)
@@ -90,7 +88,7 @@ def test_mix_draws_its_share_uniformly():
 
 
 def test_mix_refuses_a_fraction_above_one():
-    with pytest.raises(ValueError, match="fraction must lie in"):
+    with pytest.raises(ValueError, match="fraction must be finite and lie in"):
         selectors.mix(selectors.uniform(), 1.5)
 
 
@@ -112,32 +110,56 @@ def test_revisit_brings_back_solved_prompts():
     assert not any(set(batch) & set(range(8)) for batch in without[20:])
 
 
+SOURCE = np.repeat([0, 1, 2], 8).astype(np.int32)
+PASSES = np.tile(np.arange(8), 3)  # of eight, in each source
+
+
+def seen_once(selector):
+    """The state after eight rollouts of every prompt."""
+    state = selector.init(N, {"source": SOURCE})
+    seen = ints(range(N)), ints(PASSES), jnp.full(N, 8, jnp.int32)
+    return dpsjax.observe(selector, state, *seen)[1]
+
+
 def test_stratify_fills_quotas_with_the_best_of_each_source():
-    source = np.repeat([0, 1, 2], 8).astype(np.int32)
-
-    def build():
-        return selectors.chain(selectors.beta_mean(), selectors.stratify(source, (2, 1, 1)))
-
-    selector, select, _ = calls(build)
-    state = selector.init(N)
-    passes = np.tile(np.arange(8), 3)
-    _, state = dpsjax.observe(
-        selector, state, ints(range(N)), ints(passes), jnp.full(N, 8, jnp.int32)
-    )
-    index = np.asarray(select(jax.random.key(0), state)[0].index)
-    assert np.bincount(source[index], minlength=3).tolist() == [2, 1, 1]
-    assert sorted(passes[index]) == [3, 4, 4, 4] or sorted(passes[index]) == [4, 4, 4, 5]
-    few = state._replace(active=jnp.asarray(source != 0).at[0].set(True))
-    index = np.asarray(select(jax.random.key(0), few)[0].index)
-    assert (index >= 0).all() and (source[index] == 0).sum() == 1
+    selector = selectors.chain(selectors.beta_mean(), selectors.stratify((2, 1, 1)))
+    state = seen_once(selector)
+    index = np.asarray(dpsjax.select(selector, jax.random.key(0), state, B)[0].index)
+    assert np.bincount(SOURCE[index], minlength=3).tolist() == [2, 1, 1]
+    assert sorted(PASSES[index]) == [3, 4, 4, 4] or sorted(PASSES[index]) == [4, 4, 4, 5]
+    few = state._replace(active=jnp.asarray(SOURCE != 0).at[0].set(True))
+    index = np.asarray(dpsjax.select(selector, jax.random.key(0), few, B)[0].index)
+    assert (index >= 0).all() and (SOURCE[index] == 0).sum() == 1
 
 
-@pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (0.1, 0.7, 0.2), (0.0, 3.0, 1.0)])
-@pytest.mark.parametrize("total", [0, 7, 100])
-def test_quotas_are_the_nearest_whole_numbers(shares, total):
-    found = np.asarray(combinators.quotas(jnp.asarray(shares, jnp.float32), total))
-    exact = np.array(shares) / sum(shares) * total
-    assert found.sum() == total and (abs(found - exact) < 1).all()
+MARKS = {
+    "mix": lambda: selectors.mix(selectors.uniform(), 0.25),
+    "revisit": lambda: selectors.revisit(0, 0.25),
+}
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("marked", [("mix",), ("revisit",), ("mix", "revisit")])
+def test_quotas_and_floors_hold_in_any_order(marked, before):
+    """A prompt that is marked takes a place of its own source, wherever ``stratify`` stands."""
+    parts = [MARKS[name]() for name in marked]
+    parts.insert(0 if before else len(parts), selectors.stratify((2, 1, 1)))
+    selector, draws = selectors.chain(selectors.beta_mean(), *parts), 1500
+    state = selector.init(N, {"source": SOURCE})
+    # Prompts 3, 11 and 19 were solved, so they are due for a revisit and far from the target.
+    passes = np.where(np.arange(N) % 8 == 3, 8, np.minimum(PASSES, 7))
+    seen = ints(range(N)), ints(passes), jnp.full(N, 8, jnp.int32)
+    state = dpsjax.observe(selector, state, *seen)[1]
+    pick = jax.jit(jax.vmap(lambda key: dpsjax.select(selector, key, state, 8)[0].index))
+    index = np.asarray(pick(jax.random.split(jax.random.key(0), draws)))
+    for number in range(3):
+        assert (((SOURCE[index] == number).sum(axis=1)) == (4, 2, 2)[number]).all()
+    if "revisit" in marked:
+        due = (index % 8 == 3).sum(axis=1)
+        assert (due >= 2).all() and (due.mean() < 2.5 or "mix" in marked)
+    if "mix" in marked:
+        share, floor = np.bincount(index.ravel(), minlength=N) / draws, 2 / N
+        assert (share > floor - 5 * np.sqrt(floor * (1 - floor) / draws)).all()
 
 
 def test_schedule_changes_over_and_both_learn():
@@ -153,59 +175,21 @@ def test_schedule_changes_over_and_both_learn():
 
 
 def test_schedule_vetoes_with_the_one_in_force():
-    selector = selectors.chain(
-        selectors.schedule(selectors.uniform(), selectors.dynamic_sampling(), 1)
-    )
+    selector = selectors.chain(selectors.schedule(selectors.uniform(), selectors.accept_mixed(), 1))
     state = selector.init(3)
     seen = ints([0, 1, 2]), ints([0, 2, 4]), ints([4, 4, 4])
-    accept, state = dpsjax.observe(selector, state, *seen)
-    assert accept.tolist() == [True, True, True]
-    accept, _ = dpsjax.observe(selector, state, *seen)
-    assert accept.tolist() == [False, True, False]
+    feedback, state = dpsjax.observe(selector, state, *seen)
+    assert feedback.accept.tolist() == [True, True, True]
+    feedback, _ = dpsjax.observe(selector, state, *seen)
+    assert feedback.accept.tolist() == [False, True, False]
 
 
 def test_freeze_learns_nothing():
-    selector = selectors.freeze(selectors.dynamic_sampling(selectors.beta_mean()))
+    selector = selectors.freeze(selectors.chain(selectors.beta_mean(), selectors.accept_mixed()))
     state = selector.init(3)
-    accept, after = dpsjax.observe(selector, state, ints([0, 1]), ints([0, 2]), ints([4, 4]))
-    assert accept.tolist() == [False, True]
+    feedback, after = dpsjax.observe(selector, state, ints([0, 1]), ints([0, 2]), ints([4, 4]))
+    assert feedback.accept.tolist() == [False, True]
     jax.tree.map(np.testing.assert_array_equal, state, after)
-
-
-@pytest.mark.parametrize("exclude", ["next_epoch", "forever", "this_epoch"])
-def test_history_resampling_follows_the_sets(exclude):
-    loop = oracle.EpochLoop(N, exclude)
-    rng = np.random.default_rng(0)
-    selector = selectors.history_resampling(exclude)
-    select = jax.jit(lambda key, state: dpsjax.select(selector, key, state, B))
-    observe = jax.jit(lambda state, *seen: dpsjax.observe(selector, state, *seen))
-    state, sizes = selector.init(N), set()
-    for step in range(60):
-        batch, state = select(jax.random.fold_in(jax.random.key(0), step), state)
-        index = [int(i) for i in batch.index if i >= 0]
-        allowed, preferred = loop.preferred()
-        assert set(index) <= allowed
-        assert len(index) == min(B, len(allowed))
-        assert len(set(index) & preferred) == min(B, len(preferred))
-        sizes.add(len(allowed))
-        passes = np.where(rng.random(B) < 0.3, G, rng.integers(0, G, B))
-        _, state = observe(state, batch.index, ints(passes), jnp.full(B, G, jnp.int32))
-        loop.step({n: (int(passes[b]), G) for b, n in enumerate(index)})
-    assert len(sizes) > 2
-
-
-def test_history_resampling_by_steps_and_keeps_the_unsolved():
-    def build():
-        return selectors.history_resampling(epoch_steps=N // B)
-
-    # An epoch is 6 steps here. Even prompts are solved, odd ones are hopeless.
-    batches, _ = run(build, 18, lambda index: np.where(index % 2 == 0, G, 0))
-    epochs = [np.concatenate(batches[6 * e : 6 * e + 6]) for e in range(3)]
-    assert sorted(epochs[0]) == list(range(N))
-    assert (epochs[1] % 2 == 1).all()
-    assert (epochs[2] % 2 == 0).any()
-    with pytest.raises(ValueError, match="epoch_steps"):
-        selectors.history_resampling(epoch_steps=0)
 
 
 def test_uniform_epochs_visits_all_before_any_twice():
@@ -215,121 +199,58 @@ def test_uniform_epochs_visits_all_before_any_twice():
     assert [*batches[0]] != sorted(batches[0]) or [*batches[1]] != sorted(batches[1])
 
 
-def test_static_order_goes_up_and_around():
-    difficulty = np.random.default_rng(0).permutation(N).astype(np.float32)
-    for hardest_first in (False, True):
-        build = functools.partial(selectors.static_order, difficulty, hardest_first)
-        order = np.concatenate(run(build, 2 * N // B)[0])
-        expected = np.argsort(-difficulty if hardest_first else difficulty)
-        np.testing.assert_array_equal(order, np.tile(expected, 2))
+def test_late_weights_and_vetoes_are_those_in_force():
+    """In a schedule, and in a mixture, whose guest vetoes and weighs too."""
+
+    def weigh(value):
+        def observe(evidence):
+            return evidence.replace(weight=evidence.weight * jnp.float32(value))
+
+        return selectors.stateless(observe=observe)
+
+    seen = ints([0, 1, -1]), ints([0, 2, 0]), ints([4, 4, 0])
+    for selector, expected in (
+        (selectors.chain(selectors.schedule(weigh(2), weigh(3), 1)), [2.0, 3.0]),
+        (selectors.chain(weigh(2), selectors.mix(weigh(3))), [6.0, 6.0]),
+        (selectors.freeze(selectors.chain(weigh(2))), [2.0, 2.0]),
+    ):
+        state = selector.init(3)
+        for value in expected:
+            feedback, state = dpsjax.observe(selector, state, *seen)
+            assert feedback.weight.tolist() == [value, value, 0]
 
 
-def test_row_data_must_fit_the_pool():
-    with pytest.raises(ValueError, match="difficulty must have shape"):
-        selectors.adarft(np.zeros(5)).init(6)
-
-
-# --- refilled batches
-
-
-def test_buffer_loses_and_repeats_nothing():
-    rng = np.random.default_rng(0)
-    push = jax.jit(selectors.push)
-    take = jax.jit(lambda buffer: selectors.take(buffer, B))
-    buffer = selectors.init_buffer({"id": jax.ShapeDtypeStruct((2,), jnp.int32)}, 2 * B - 1)
-    pushed, taken, number = [], [], 0
-    for _ in range(50):
-        while int(buffer.size) < B:
-            accept = rng.random(B) < rng.choice([0.1, 0.5, 1.0])
-            ids = np.arange(number, number + B)
-            number += B
-            pushed += ids[accept].tolist()
-            groups = {"id": jnp.stack([ints(ids), ints(-ids)], axis=1)}
-            buffer = push(buffer, groups, jnp.asarray(accept))
-        groups, valid, buffer = take(buffer)
-        assert valid.all()
-        assert (groups["id"][:, 0] == -groups["id"][:, 1]).all()
-        taken += groups["id"][:, 0].tolist()
-    assert taken == pushed[: len(taken)] and len(pushed) - len(taken) == int(buffer.size)
-    assert int(buffer.lost) == 0
-
-
-def test_buffer_that_is_too_small_says_so():
-    buffer = selectors.init_buffer(jax.ShapeDtypeStruct((), jnp.int32), 5)
-    buffer = selectors.push(buffer, ints(range(4)), jnp.ones(4, bool))
-    with pytest.raises(ValueError, match="2 \\* batch_size - 1"):
-        selectors.push(buffer, ints(range(4)), jnp.ones(4, bool))
-    over = jax.jit(selectors.push)(buffer, ints(range(10, 14)), jnp.ones(4, bool))
-    assert int(over.lost) == 3 and over.groups.tolist() == [0, 1, 2, 3, 10]
-    with pytest.raises(ValueError, match="batch_size must lie in"):
-        selectors.take(buffer, 6)
-
-
-def rollout(key, batch):
-    """Prompt n passes with probability n/N; a group is its prompt and a number of its own."""
-    draws = jax.random.uniform(key, (B, G), jnp.float32)
-    chance = (batch.index.astype(jnp.float32) / N)[:, None]
-    passes = (draws < chance).sum(axis=1, dtype=jnp.int32)
-    mark = jax.random.randint(key, (B,), 0, 2**30, jnp.int32)
-    return passes, jnp.full(B, G, jnp.int32), (batch.index, passes, mark)
-
-
-@pytest.mark.parametrize("max_rounds", [None, 1])
-def test_fill_until_full_or_capped(max_rounds):
-    selector = selectors.dynamic_sampling(selectors.uniform_epochs())
-    group = (jax.ShapeDtypeStruct((), jnp.int32),) * 3
-
-    @jax.jit
-    def step(key, state, buffer):
-        return selectors.fill(selector, key, state, buffer, B, rollout, max_rounds)
-
-    state, buffer = selector.init(N), selectors.init_buffer(group, 2 * B - 1)
-    marks, fills, rounds_made = [], [], 0
-    for t in range(12):
-        (index, passes, mark), valid, rounds, state, buffer = step(
-            jax.random.fold_in(jax.random.key(0), t), state, buffer
-        )
-        passes, valid = np.asarray(passes), np.asarray(valid)
-        assert ((passes > 0) & (passes < G))[valid].all()
-        marks += np.asarray(mark)[valid].tolist()
-        fills.append(valid.sum())
-        rounds_made += int(rounds)
-        assert max_rounds is None or rounds <= max_rounds
-        assert (np.asarray(index)[~valid] == 0).all()
-    assert len(set(marks)) == len(marks)
-    assert all(n == B for n in fills) == (max_rounds is None)
-    visits = state.parts[0].parts[0].times
-    assert int(visits.sum()) == rounds_made * B  # every rollout was learned from
-
-
-# --- pools that grow
-
-
-def test_prompts_can_join_and_leave_a_running_pool():
-    selector = selectors.chain(selectors.beta_mean(), selectors.cool_down(1))
-    state = selectors.reserve(selector, 10, N)
-    select = jax.jit(lambda key, state: dpsjax.select(selector, key, state, 12)[0].index)
-    assert sorted(select(jax.random.key(0), state).tolist()) == [-1, -1, *range(10)]
-    seen = ints([0, 1]), ints([4, 4]), ints([4, 4])
-    _, state = dpsjax.observe(selector, state, *seen)
-    state = selectors.remove_prompts(state, ints([3, -1]))
-    state = selectors.add_prompts(selector, state, ints([1, 20, -1]))
-    drawn = set(select(jax.random.key(0), state).tolist()) - {-1}
-    assert drawn == {1, 2, 4, 5, 6, 7, 8, 9, 20}  # 0 is cooling down, 1 is new in its row
-    excess = np.asarray(state.parts[0].parts[0].excess)
-    assert excess[:, 0].tolist() == [4, 0] and excess[:, 1].tolist() == [0, 0]
-    assert int(state.parts[0].parts[0].step) == 1
-    with pytest.raises(ValueError, match="index must lie in"):
-        selectors.add_prompts(selector, state, ints([N]))
-    with pytest.raises(ValueError, match="num_prompts"):
-        selectors.reserve(selector, N + 1, N)
+def test_a_veto_judges_each_group():
+    """Two groups of a prompt, none and all right: together mixed, but neither can teach."""
+    selector = selectors.chain(selectors.track_beta(), selectors.accept_mixed())
+    seen = ints([7, 7, 3, 3]), ints([0, 8, 4, 8]), ints([8, 8, 8, 8])
+    feedback, state = dpsjax.observe(selector, selector.init(8), *seen)
+    assert feedback.accept.tolist() == [False, False, True, False]
+    assert state.parts[0].excess[:, 7].tolist() == [8, 8]  # the belief learned from both
 
 
 def test_rows_may_have_different_numbers_of_rollouts():
     """Eight of eight in one row equal four and four merged; no rollouts at all show nothing."""
-    for build in (selectors.mopps, selectors.kgps, selectors.greso, selectors.gcs):
-        selector = build()
+    for selector in (
+        selectors.mopps(),
+        selectors.dps(num_states=5),
+        selectors.dps_binomial(),
+        selectors.chain(selectors.track_logit()),
+        selectors.chain(selectors.track_average(selectors.pass_rate)),
+    ):
         state = selector.init(6)
         _, one = dpsjax.observe(selector, state, ints([2, 4]), ints([5, 0]), ints([8, 0]))
         _, two = dpsjax.observe(selector, state, ints([2, 2]), ints([2, 3]), ints([3, 5]))
         jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+def test_allocate_divides_the_rollouts_of_the_batch_by_belief():
+    selector = selectors.chain(
+        selectors.beta_mean(), selectors.allocate(functools.partial(rollouts.vip_allocate), G)
+    )
+    state = seen_once(selectors.beta_mean())
+    state = selector.init(N)._replace(parts=(state, ()))
+    batch, _ = dpsjax.select(selector, jax.random.key(0), state, B)
+    rate = dpsjax.inspect(selector, state).rate[batch.index]
+    np.testing.assert_array_equal(batch.trials, rollouts.vip_allocate(rate, B * G))
+    assert int(batch.trials.sum()) == B * G

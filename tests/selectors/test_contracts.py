@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import dpsjax
 from dpsjax.selectors import ChainState
-from tests.selectors.table import COSTLY, REPRESENTATIVE, SELECTORS
+from dpsjax.selectors.pool import SHARED, prompt_axes
+from tests.selectors.table import COSTLY, REPRESENTATIVE, SELECTORS, data
 
 N, B, G, STEPS = 64, 8, 4, 5
 
@@ -47,13 +48,13 @@ def one_round(selector, key, state, axis_name=None):
     select_key, rollout_key = jax.random.split(key)
     batch, state = dpsjax.select(selector, select_key, state, B, axis_name=axis_name)
     passes, trials = rollout(rollout_key, batch.index, N)
-    accept, state = dpsjax.observe(
+    feedback, state = dpsjax.observe(
         selector, state, batch.index, passes, trials, axis_name=axis_name
     )
-    return state, (batch, accept)
+    return state, (batch, feedback)
 
 
-def run(selector, step, state, seed=0):
+def run(step, state, seed=0):
     """Several rounds by a given step function."""
     outputs = []
     for t in range(STEPS):
@@ -62,12 +63,19 @@ def run(selector, step, state, seed=0):
     return state, jax.tree.map(lambda *leaves: np.stack(leaves), *outputs)
 
 
+def start(selector, num_prompts=N):
+    return selector.init(num_prompts, data(num_prompts))
+
+
 @functools.cache
 def build(name):
     """A selector with its jitted calls: select(key, state), observe(state, ...)."""
     selector = SELECTORS[name]()
     select = jax.jit(lambda key, state: dpsjax.select(selector, key, state, B))
-    observe = jax.jit(lambda *args: dpsjax.observe(selector, *args))
+    observe = jax.jit(
+        lambda *args, **settings: dpsjax.observe(selector, *args, **settings),
+        static_argnames="advance",
+    )
     return selector, select, observe
 
 
@@ -80,25 +88,34 @@ def jitted_round(name):
 @functools.cache
 def reference(name, seed=0):
     """What every other way of running must reproduce: one jitted round at a time."""
-    selector = build(name)[0]
-    return run(selector, jitted_round(name), selector.init(N), seed)
+    return run(jitted_round(name), start(build(name)[0]), seed)
 
 
 def same(left, right):
     """The same selections bit for bit, the same state up to rounding."""
-    (left_state, (left_batch, left_accept)) = left
-    (right_state, (right_batch, right_accept)) = right
+    (left_state, (left_batch, left_feedback)) = left
+    (right_state, (right_batch, right_feedback)) = right
     np.testing.assert_array_equal(left_batch.index, right_batch.index)
-    np.testing.assert_array_equal(left_accept, right_accept)
+    np.testing.assert_array_equal(left_batch.trials, right_batch.trials)
+    np.testing.assert_array_equal(left_feedback.accept, right_feedback.accept)
     chex.assert_trees_all_close(left_batch.weight, right_batch.weight, rtol=1e-6)
+    chex.assert_trees_all_close(left_feedback.weight, right_feedback.weight, rtol=1e-6)
     chex.assert_trees_all_close(left_state, right_state, rtol=1e-6, atol=1e-9)
 
 
 @every_selector_but_most_slowly
-def test_eager(name):
+@pytest.mark.parametrize("donate", [False, True])
+def test_eager(name, donate):
     selector = build(name)[0]
-    eager = run(selector, lambda key, state: one_round(selector, key, state), selector.init(N))
-    same(eager, reference(name))
+
+    def step(key, state):
+        select_key, rollout_key = jax.random.split(key)
+        batch, state = dpsjax.select(selector, select_key, state, B)
+        seen = batch.index, *rollout(rollout_key, batch.index, N)
+        feedback, state = dpsjax.observe(selector, state, *seen, donate=donate)
+        return state, (batch, feedback)
+
+    same(run(step, start(selector)), reference(name))
 
 
 @every_selector_but_most_slowly
@@ -109,14 +126,14 @@ def test_scan(name):
     def body(state, key):
         return one_round(selector, key, state)
 
-    same(jax.jit(lambda s: jax.lax.scan(body, s, keys))(selector.init(N)), reference(name))
+    same(jax.jit(lambda s: jax.lax.scan(body, s, keys))(start(selector)), reference(name))
 
 
 @every_selector_but_most_slowly
 def test_vmap_over_seeds(name):
     selector = build(name)[0]
     step = jax.jit(jax.vmap(lambda key, state: one_round(selector, key, state)))
-    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), selector.init(N))
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), start(selector))
     outputs = []
     for t in range(STEPS):
         keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), t) for seed in range(3)])
@@ -129,45 +146,43 @@ def test_vmap_over_seeds(name):
         same((state, out), reference(name, seed))
 
 
-def prompt_specs(state, axis_name):
-    """Shard every leaf whose last axis is the prompt axis; scalars are replicated."""
+def prompt_specs(selector):
+    """Where each leaf of the state is cut: what the library says, nothing guessed."""
 
-    def spec(leaf):
-        sharded = leaf.ndim > 0 and leaf.shape[-1] == N
-        return PartitionSpec(*[None] * (leaf.ndim - 1), axis_name) if sharded else PartitionSpec()
+    def spec(axis):
+        return PartitionSpec() if axis == SHARED else PartitionSpec(*[None] * axis, "prompt")
 
-    return jax.tree.map(spec, state)
+    return jax.tree.map(spec, prompt_axes(selector, data(N)))
+
+
+def mesh():
+    return Mesh(np.array(jax.devices()[:8]), ("prompt",))
 
 
 @every_selector
 def test_shard_map_on_eight_devices(name):
     selector = build(name)[0]
-    state = selector.init(N)
-    specs = prompt_specs(state, "prompt")
+    specs = prompt_specs(selector)
     step = jax.jit(
         jax.shard_map(
             lambda key, state: one_round(selector, key, state, "prompt"),
-            mesh=Mesh(np.array(jax.devices()[:8]), ("prompt",)),
+            mesh=mesh(),
             in_specs=(PartitionSpec(), specs),
             out_specs=(specs, PartitionSpec()),
             check_vma=False,
         )
     )
-    same(run(selector, step, state), reference(name))
+    same(run(step, start(selector)), reference(name))
 
 
 @every_selector_but_most_slowly
 def test_automatic_sharding_selects_the_same(name):
     selector = build(name)[0]
-    state = selector.init(N)
-    mesh = Mesh(np.array(jax.devices()[:8]), ("prompt",))
-    shardings = jax.tree.map(
-        lambda spec: jax.sharding.NamedSharding(mesh, spec), prompt_specs(state, "prompt")
-    )
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh(), spec), prompt_specs(selector))
     step = jax.jit(
         lambda key, state: one_round(selector, key, state), out_shardings=(shardings, None)
     )
-    same(run(selector, step, jax.device_put(state, shardings)), reference(name))
+    same(run(step, jax.device_put(start(selector), shardings)), reference(name))
 
 
 @every_selector_but_most_slowly
@@ -175,7 +190,7 @@ def test_one_trace_and_stable_state_type(name):
     selector = build(name)[0]
     chex.clear_trace_counter()
     step = jax.jit(chex.assert_max_traces(lambda k, s: one_round(selector, k, s), n=1))
-    state = selector.init(N)
+    state = start(selector)
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
     for t in range(3):
         state, _ = step(jax.random.fold_in(jax.random.key(0), t), state)
@@ -184,71 +199,111 @@ def test_one_trace_and_stable_state_type(name):
 
 
 @every_selector
-def test_init_needs_no_memory_under_eval_shape(name):
+def test_any_number_of_prompts(name):
+    """``init`` needs no memory under ``eval_shape``, and makes pools of one prompt."""
     selector = build(name)[0]
-    shapes = jax.eval_shape(lambda: selector.init(10**9))
+    known = {
+        column: jax.ShapeDtypeStruct((10**9,), values.dtype) for column, values in data(1).items()
+    }
+    shapes = jax.eval_shape(lambda known: selector.init(10**9, known), known)
     assert shapes.active.shape == (10**9,)
+    for axis, leaf in zip(
+        jax.tree.leaves(prompt_axes(selector, known)), jax.tree.leaves(shapes), strict=True
+    ):
+        assert axis == SHARED or leaf.shape[axis] == 10**9
+    for size in (1, 2, 3):
+        assert start(selector, size).active.shape == (size,)
 
 
 @every_selector
 def test_no_repeats_and_ids_in_range(name):
-    _, (batch, accept) = reference(name)
+    _, (batch, feedback) = reference(name)
     for index, valid in zip(batch.index, batch.valid, strict=True):
         assert valid.all() and len(set(index.tolist())) == B
         assert index.min() >= 0 and index.max() < N
-    assert accept.dtype == bool and batch.index.dtype == np.int32
-    assert batch.weight.dtype == np.float32
+    assert feedback.accept.dtype == bool and batch.index.dtype == np.int32
+    assert batch.weight.dtype == feedback.weight.dtype == np.float32
 
 
 @every_selector
 def test_small_pool_is_padded(name):
     selector, select, _ = build(name)
-    batch, _ = select(jax.random.key(0), selector.init(3))
+    batch, _ = select(jax.random.key(0), start(selector, 3))
     assert sorted(batch.index[:3].tolist()) == [0, 1, 2]
     assert (batch.index[3:] == -1).all() and not batch.valid[3:].any()
-    assert (batch.weight[3:] == 0).all()
+    assert (batch.weight[3:] == 0).all() and (batch.trials[3:] == 0).all()
+
+
+def ints(*columns):
+    return tuple(jnp.array(column, jnp.int32) for column in columns)
+
+
+def close(left, right, rtol=1e-12):
+    chex.assert_trees_all_close(left, right, rtol=rtol, atol=1e-14)
 
 
 @every_selector
 def test_padding_changes_nothing(name):
     selector, _, observe = build(name)
-    state = selector.init(N)
-    index = jnp.array([5, 9, 2], jnp.int32)
-    passes, trials = jnp.array([0, 2, 4], jnp.int32), jnp.full(3, 4, jnp.int32)
-    _, plain = observe(state, index, passes, trials)
-    spread = jnp.array([-1, 5, -1, 9, 2], jnp.int32)
-    accept, padded = observe(
-        state, spread, jnp.array([3, 0, 1, 2, 4], jnp.int32), jnp.full(5, 4, jnp.int32)
-    )
-    chex.assert_trees_all_close(plain, padded, rtol=1e-12)
-    assert not accept[0] and not accept[2]
+    state = start(selector)
+    _, plain = observe(state, *ints([5, 9, 2], [0, 2, 4], [4, 4, 4]))
+    spread = ints([-1, 5, -1, 9, 2], [3, 0, 1, 2, 4], [4] * 5)
+    feedback, padded = observe(state, *spread)
+    close(plain, padded)
+    assert not feedback.accept[0] and not feedback.accept[2]
+    assert feedback.weight[0] == feedback.weight[2] == 0
 
 
 @every_selector
 def test_repeated_ids_merge_their_counts(name):
     selector, _, observe = build(name)
-    state = selector.init(N)
+    state = start(selector)
+    _, once = observe(state, *ints([7, 3, -1], [4, 2, 0], [8, 4, 0]))
+    feedback, twice = observe(state, *ints([7, 3, 7], [2, 2, 2], [4, 4, 4]))
+    close(once, twice)
+    assert feedback.accept[0] == feedback.accept[2] and feedback.weight[0] == feedback.weight[2]
 
-    def seen(index, passes, trials):
-        return observe(state, *(jnp.array(column, jnp.int32) for column in (index, passes, trials)))
 
-    _, once = seen([7, 3, -1], [4, 2, 0], [8, 4, 0])
-    accept, twice = seen([7, 3, 7], [4, 2, 0], [4, 4, 4])
-    chex.assert_trees_all_close(once, twice, rtol=1e-12)
-    assert accept[0] == accept[2]
+@every_selector
+def test_two_calls_in_a_step_are_one(name):
+    """Rewards may arrive in parts: all but the last call leave the clock alone."""
+    selector, _, observe = build(name)
+    state = start(selector)
+    for seen in (
+        ints([7, 3, 11, 40, 2], [8, 2, 0, 3, 1], [8, 4, 4, 8, 2]),
+        ints([3, 40, 5, 7, 9], [4, 0, 3, 8, 0], [4, 8, 4, 8, 8]),
+    ):
+        _, once = observe(state, *seen)
+        _, parts = observe(state, *(column[:2] for column in seen), advance=False)
+        _, parts = observe(parts, *(column[2:] for column in seen), advance=True)
+        close(once, parts, 1e-10)
+        state = once
+
+
+@every_selector
+def test_an_empty_observation_is_a_step(name):
+    selector, _, observe = build(name)
+    state = reference(name)[0]
+    nothing = ints([], [], [])
+    feedback, empty = observe(state, *nothing)
+    assert feedback.accept.shape == (0,)
+    close(empty, dpsjax.advance(selector, state))
+    _, padded = observe(state, *ints([-1, 4], [0, 0], [3, 0]))
+    close(padded, empty)
 
 
 @every_selector
 def test_weighted_sums_ignore_padding(name):
     """A gradient summed with the batch's weights is the same whatever fills the padding."""
     selector, select, observe = build(name)
-    batch, state = select(jax.random.key(1), selector.init(3))
+    batch, state = select(jax.random.key(1), start(selector, 3))
     passes, trials = rollout(jax.random.key(2), batch.index, 3)
-    accept, _ = observe(state, batch.index, passes, trials)
+    feedback, _ = observe(state, batch.index, passes, trials)
+    weight = batch.weight * feedback.weight
 
     def loss(theta, filler):
         per_prompt = jnp.where(batch.index >= 0, theta * batch.index.astype(jnp.float32), filler)
-        return (per_prompt * jnp.where(accept, batch.weight, 0)).sum()
+        return (per_prompt * jnp.where(feedback.accept, weight, 0)).sum()
 
     slope = jax.grad(loss)
     assert slope(jnp.float32(2), jnp.float32(0)) == slope(jnp.float32(2), jnp.float32(1e9))
@@ -258,7 +313,7 @@ def test_weighted_sums_ignore_padding(name):
 def test_equals_are_drawn_fairly(name):
     """At the start all prompts are equal: each is drawn equally often, at 5 sigma."""
     selector = build(name)[0]
-    state = selector.init(N)
+    state = start(selector)
     draws = 2000
     keys = jax.random.split(jax.random.key(3), draws)
     batches = jax.jit(jax.vmap(lambda key: dpsjax.select(selector, key, state, B)[0].index))(keys)
@@ -271,15 +326,27 @@ def test_equals_are_drawn_fairly(name):
 @every_selector
 def test_same_key_same_batch_other_key_other_batch(name):
     selector, select, _ = build(name)
-    state = selector.init(N)
+    state = start(selector)
     first, again, other = (select(jax.random.key(seed), state)[0].index for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert set(first.tolist()) != set(other.tolist())
 
 
 @every_selector
-def test_empty_observation_is_a_step(name):
-    selector, _, observe = build(name)
-    nothing = jnp.zeros(0, jnp.int32)
-    accept, _ = observe(selector.init(N), nothing, nothing, nothing)
-    assert accept.shape == (0,)
+def test_inspect_answers_wherever_there_is_a_belief(name):
+    selector = build(name)[0]
+    state = reference(name)[0]
+    if not dpsjax.selectors.has_belief(selector, state):
+        with pytest.raises(ValueError, match="needs a belief: put a tracker"):
+            dpsjax.inspect(selector, state)
+        return
+    jitted = jax.jit(lambda state: dpsjax.inspect(selector, state, group=G))(state)
+    outlook = dpsjax.inspect(selector, state, group=G)
+    close(outlook, jitted, 1e-6)
+    rate, mixed, outcome = (np.asarray(part, np.float64) for part in outlook)
+    assert rate.shape == mixed.shape == (N,) and outcome.shape == (3, N)
+    for part in (rate, mixed, outcome):
+        assert (part >= 0).all() and (part <= 1).all()
+    np.testing.assert_allclose(outcome.sum(axis=0), 1, atol=1e-6)
+    np.testing.assert_array_equal(outcome[1], mixed)
+    assert np.ptp(rate) > 0  # it is of these prompts

@@ -8,18 +8,15 @@ from dpsjax.selectors.noise import row_bits, row_gumbel, row_normal, row_uniform
 
 import dpsjax
 from dpsjax import selectors
+from dpsjax.belief import noise
+from dpsjax.belief.noise import row_bits, row_gumbel, row_normal, row_uniform
 from dpsjax.selectors import Proposal, draw
 from dpsjax.selectors.draw import top_rows
 
 
-def proposal(score, eligible=None):
-    size = len(score)
-    return Proposal(
-        ids=jnp.arange(size, dtype=jnp.int32),
-        score=jnp.asarray(score, jnp.float32),
-        eligible=jnp.ones(size, bool) if eligible is None else jnp.asarray(eligible),
-        weight=jnp.ones(size, jnp.float32),
-    )
+def proposal(score, batch_size, eligible=None):
+    eligible = jnp.ones(len(score), bool) if eligible is None else jnp.asarray(eligible)
+    return Proposal(jnp.asarray(score, jnp.float32), eligible, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("size", [1, 7, 127, 128, 1000, 5000, 20_011])
@@ -39,7 +36,7 @@ def test_draw_is_a_sort_by_score_then_hash(levels):
     key = jax.random.key(5)
     hashes = np.asarray(row_bits(key, jnp.arange(4000, dtype=jnp.int32)) >> 8).astype(np.int64)
     rows = np.lexsort((np.arange(4000), -hashes, -score, ~eligible))[:32]
-    batch = jax.jit(lambda key: draw(key, proposal(score, eligible), 32))(key)
+    batch = jax.jit(lambda key: draw(key, proposal(score, 32, eligible)))(key)
     np.testing.assert_array_equal(batch.index, rows)
 
 
@@ -54,19 +51,29 @@ def test_a_selection_writes_no_ids():
 
 
 def test_nan_and_infinite_scores_have_a_place():
-    batch = draw(jax.random.key(0), proposal([np.nan, 1, np.inf, -np.inf, 2]), 4)
+    batch = draw(jax.random.key(0), proposal([np.nan, 1, np.inf, -np.inf, 2], 4))
     assert batch.index[:3].tolist() == [2, 4, 1]
     assert int(batch.index[3]) in (0, 3)
 
 
 def test_nothing_eligible():
-    batch = draw(jax.random.key(0), proposal([1.0, 2.0], [False, False]), 2)
+    batch = draw(jax.random.key(0), proposal([1.0, 2.0], 2, [False, False]))
     assert batch.index.tolist() == [-1, -1] and not batch.valid.any()
 
 
-def test_no_batch_is_an_error():
-    with pytest.raises(ValueError, match="batch_size"):
-        draw(jax.random.key(0), proposal([1.0]), 0)
+def test_tiers_come_before_scores_and_quotas_before_tiers():
+    base = proposal([5, 4, 3, 2, 1, 0], 4)
+    marked = base.first(jnp.array([0, 0, 0, 0, 1, 0], bool))
+    assert draw(jax.random.key(0), marked).index.tolist() == [4, 0, 1, 2]
+    last = marked.bar(jnp.array([1, 1, 0, 0, 0, 0], bool), strict=False)
+    assert draw(jax.random.key(0), last).index.tolist() == [4, 2, 3, 5]
+    out = marked.bar(jnp.array([1, 1, 1, 1, 0, 0], bool), strict=True)
+    assert draw(jax.random.key(0), out).index.tolist() == [4, 5, -1, -1]
+    strata = jnp.array([0, 0, 0, 1, 1, 1], jnp.int32)
+    shares = marked.replace(strata=strata, quotas=jnp.array([2, 2], jnp.int32))
+    assert sorted(draw(jax.random.key(0), shares).index.tolist()) == [0, 1, 3, 4]
+    short = shares.bar(jnp.array([0, 0, 0, 1, 0, 1], bool))  # one of source 1 is left
+    assert sorted(draw(jax.random.key(0), short).index.tolist()) == [0, 1, 2, 4]
 
 
 def test_bits_look_random():
@@ -101,3 +108,31 @@ def test_noise_moments(draws, mean, variance):
     assert abs(values.mean() - mean) < 5 * error
     fourth = ((values - values.mean()) ** 4).mean()
     assert abs(values.var() - variance) < 5 * np.sqrt((fourth - variance**2) / len(values))
+
+
+def test_the_tail_of_the_gumbel_noise_has_32_bits(monkeypatch):
+    """A pool of 10**8 prompts meets chances of 1e-9: 23 bits would end at 16.6 and repeat."""
+    bits = np.r_[np.arange(300), 10**4, 65_535, 65_536, 10**6, 2**31, 2**32 - 1].astype(np.uint32)
+    monkeypatch.setattr(noise, "row_bits", lambda key, ids: jnp.asarray(bits))
+    ids = jnp.arange(len(bits), dtype=jnp.int32)
+    found = np.asarray(row_gumbel(jax.random.key(0), ids), np.float64)
+    truth = -np.log(-np.log1p(-(bits.astype(np.float64) + 0.5) / 2**32))
+    np.testing.assert_allclose(found[:-1], truth[:-1], rtol=1e-5)
+    assert found.max() > 22 and len(set(found[:300])) == 300 and np.isfinite(found[-1])
+
+
+def test_rare_rows_are_drawn_as_often_as_their_weight_says():
+    """A million rows of weight 2**-18 share with 64 of weight 1: chances of 2**-24 and less."""
+    common, rare, draws = 64, 2**20, 300
+    weights = np.r_[np.ones(common), np.full(rare, 2.0**-18)].astype(np.float32)
+    part = selectors.draw_proportional()
+
+    @jax.jit
+    def one(key):
+        noise_key, draw_key = jax.random.split(key)
+        return draw(draw_key, part.propose(noise_key, proposal(weights, 1), ())[0]).index[0]
+
+    keys = jax.random.split(jax.random.key(4), draws)
+    share = np.mean([int(one(key)) >= common for key in keys])
+    expected = rare * 2.0**-18 / (common + rare * 2.0**-18)
+    assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / draws)

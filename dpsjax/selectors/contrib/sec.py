@@ -114,4 +114,11 @@ def sec(num_categories: int = 2, rate=0.5, temperature=1.0, by: str = "source") 
     return chain(draw_categories(num_categories, rate, temperature, by))
 
 
-ENTRIES = (Entry(sec, "2505.14970", needs=("source",)),)
+ENTRIES = (
+    Entry(
+        sec,
+        "2505.14970",
+        needs=("source",),
+        variants={"sec-levels": {"by": "level", "num_categories": 5}},
+    ),
+)
