@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dpsjax.selectors.noise import row_bits, row_gumbel, row_normal, row_uniform
 
 import dpsjax
 from dpsjax import selectors
