@@ -24,6 +24,7 @@ from dpsjax.selectors.base import (
     Selector,
     first_row,
     newest,
+    over_shards,
 )
 from dpsjax.selectors.compiled import compiled
 from dpsjax.selectors.draw import draw
@@ -233,12 +234,12 @@ def _rows_of(index, passes, trials, total):
 
 def _observe(selector, axis_name, advance, state, index, passes, trials, age, extras):
     num_rows = state.active.shape[0]
-    real = (index >= 0) & (trials > 0)
+    local = index - first_row(num_rows, axis_name)
+    here = (index >= 0) & (trials > 0) & (local >= 0) & (local < num_rows)
+    here &= state.active[jnp.clip(local, 0, num_rows - 1)]
+    real = over_shards(here.astype(jnp.int32), axis_name) > 0  # a row that holds a prompt
     merged = rows.merge_duplicates(jnp.where(real, index, -1), passes, trials)
     first, (all_passes, all_trials) = merged
-    local = index - first_row(num_rows, axis_name)
-    here = real & (local >= 0) & (local < num_rows)
-    here &= state.active[jnp.clip(local, 0, num_rows - 1)]
     row = jnp.where(here, local, -1)
     evidence = Evidence(
         index=jnp.where(first, row, -1),
