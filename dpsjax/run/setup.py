@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dpsjax.grpo import BeliefAdvantages
 from dpsjax.grpo import mesh as meshes
-from dpsjax.grpo.advantages import BeliefAdvantages
+from dpsjax.grpo.batch import round_up
 from dpsjax.loop import build
 from dpsjax.loop.adapters import Adapters
 from dpsjax.loop.build import Spec
@@ -137,7 +138,7 @@ def spec_of(config: TrainConfig, task: Task, policy: PolicyConfig) -> Spec:
         OSError: a file that a setting names cannot be read.
     """
     prompts, group = config.rollout.prompts, config.grpo.rollouts_per_prompt
-    advantages = config.loss.advantage_function()
+    advantages = config.grpo.loss.advantage_function
     allocation = allocation_of(config.selector, prompts, group)
     counts = allocation is not None or isinstance(advantages, BeliefAdvantages)
     rounds = rounds_of(max_rounds(config.selector), prompts, len(task.train))
@@ -148,8 +149,6 @@ def spec_of(config: TrainConfig, task: Task, policy: PolicyConfig) -> Spec:
         compute=config.model.compute(),
         sampling=config.rollout.sampling(task.response_tokens, task.tokenizer),
         grpo=config.grpo,
-        variant=config.loss.variant(),
-        advantages=advantages,
         collector=Collector(prompts, rounds, screen_of(config.selector)),
         pool=len(task.train),
         prompt_tokens=task.prompt_tokens,
@@ -245,7 +244,7 @@ def _evaluation(config: TrainConfig, task: Task, spec: Spec, mesh: Mesh, key: Ke
     temperatures = [sampling.temperature] * config.evaluation.samples
     group = len(temperatures) + 1
     generate = build.generation(spec.policy, spec.compute, sampling, group, mesh)
-    rows = build.round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
+    rows = round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
     return make_evaluate(task, problems, generate, temperatures, rows, mesh, key)
 
 
@@ -253,4 +252,4 @@ def _reference(config: TrainConfig, base: PyTree) -> PyTree:
     """What the update refers to: the base of adapters, or a copy for a KL penalty, or nothing."""
     if config.model.lora_rank:
         return base
-    return jax.tree.map(jnp.copy, base) if config.grpo.kl_coefficient else None
+    return jax.tree.map(jnp.copy, base) if config.grpo.loss.kl_coefficient else None

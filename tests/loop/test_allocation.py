@@ -20,7 +20,6 @@ from dpsjax.run import outputs
 from dpsjax.run.config import (
     CheckpointConfig,
     EvaluationConfig,
-    LossConfig,
     MeshConfig,
     RolloutConfig,
 )
@@ -199,7 +198,7 @@ def test_equal_shares_are_the_run_without_them():
     [
         {"selector": Vip(highest=8)},
         {"selector": Cures(allocate=True)},
-        {"selector": Vip(highest=8), "loss": LossConfig(advantages="denoised")},
+        {"selector": Vip(highest=8), "grpo": tiny.grpo(advantages="denoised")},
         {
             "selector": Knapsack(lowest=2, highest=6, inner="dps"),
             "grpo": GRPOConfig(rollouts_per_prompt=tiny.GROUP, mini_batch=2, micro_batch=4),

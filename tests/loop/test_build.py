@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from dpsjax.grpo.config import GRPOConfig
 from dpsjax.loop.build import build
 from dpsjax.loop.step import train_step
 from dpsjax.policy.sharding import MESH_AXES
@@ -35,7 +34,7 @@ def watching(run, seen):
     ("selector", "changes"),
     [
         (Uniform(), {"mesh": MeshConfig(data=2, fsdp=2, tensor=2)}),
-        (Uniform(), {"grpo": GRPOConfig(rollouts_per_prompt=tiny.GROUP, kl_coefficient=0.1)}),
+        (Uniform(), {"grpo": tiny.grpo(kl_coefficient=0.1)}),
         (DynamicSampling(max_rounds=2), {}),
         (Speed(screen=2), {"mesh": MeshConfig(data=2)}),
         (Knapsack(highest=6), {}),

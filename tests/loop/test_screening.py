@@ -13,7 +13,7 @@ from dpsjax.loop.step import train_step
 from dpsjax.report.prompt_table import histories
 from dpsjax.report.trace_file import trace_rows
 from dpsjax.run import outputs
-from dpsjax.run.config import CheckpointConfig, EvaluationConfig, LossConfig, MeshConfig
+from dpsjax.run.config import CheckpointConfig, EvaluationConfig, MeshConfig
 from dpsjax.run.selectors import Speed
 from tests.oracles import grpo as oracle
 from tests.run import tiny
@@ -143,7 +143,7 @@ def test_a_resumed_run_is_the_run_that_would_have_been(compiled, tmp_path):
     ("changes", "message"),
     [
         ({"selector": Speed(screen=GROUP)}, "selector.screen=5 must be less than"),
-        ({"loss": LossConfig(advantages="denoised")}, "loss.advantages='denoised' needs"),
+        ({"grpo": tiny.grpo(advantages="denoised")}, "loss.advantages='denoised' needs"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message):
