@@ -79,7 +79,7 @@ def test_a_selector_and_its_options(words, selector):
         ("train countdown --init nowhere.safetensors", "no weights at nowhere.safetensors"),
         ("train countdown --task.sizes 2", "weights must have one entry for each of sizes"),
         ("train countdown --mesh.tensor 9", "needs 9 devices"),
-        ("train countdown --grpo.mini-batch 7", "grpo.mini_batch=7 must divide"),
+        ("train countdown --grpo.mini-batch 7", "mini_batch=7 must divide the 64 prompts"),
         ("train countdown --evaluation.problems 1001", "evaluation.problems=1001 must not exceed"),
     ],
 )

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 import dpsjax
 from dpsjax import hmm
-from dpsjax.grpo.advantages import centered, group_normalized, leave_one_out
-from dpsjax.grpo.config import GRPOConfig
+from dpsjax.grpo import GRPOConfig, LossConfig, centered, group_normalized, leave_one_out
 from dpsjax.policy import Sampling
 from dpsjax.policy.checkpoint import load_checkpoint
 from dpsjax.run.config import (
@@ -197,11 +196,11 @@ integers = st.integers(-3, 10)
             (GRPOConfig, "learning_rate", numbers),
             (GRPOConfig, "weight_decay", numbers),
             (GRPOConfig, "max_grad_norm", numbers),
-            (GRPOConfig, "clip_low", numbers),
-            (GRPOConfig, "clip_high", numbers),
-            (GRPOConfig, "dual_clip", numbers),
-            (GRPOConfig, "entropy_coefficient", numbers),
-            (GRPOConfig, "kl_coefficient", numbers),
+            (LossConfig, "clip_low", numbers),
+            (LossConfig, "clip_high", numbers),
+            (LossConfig, "dual_clip", numbers),
+            (LossConfig, "entropy_coefficient", numbers),
+            (LossConfig, "kl_coefficient", numbers),
             (GRPOConfig, "epochs", integers),
             (GRPOConfig, "mini_batch", integers),
             (GRPOConfig, "rollouts_per_prompt", integers),

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import workload as w
 
-from dpsjax.grpo.config import GRPOConfig
+from dpsjax.grpo import GRPOConfig, LossConfig
 from dpsjax.loop.step import train_step
 from dpsjax.policy import PolicyConfig
 from dpsjax.policy.config import Rope
@@ -100,10 +100,8 @@ def main() -> None:
             learning_rate=w.LEARNING_RATE,
             weight_decay=w.WEIGHT_DECAY,
             max_grad_norm=w.MAX_GRAD_NORM,
-            clip_low=w.CLIP_LOW,
-            clip_high=w.CLIP_HIGH,
-            entropy_coefficient=0.0,
             micro_batch=w.GROUP,  # the responses of one prompt: as fast as 16, in less memory
+            loss=LossConfig(clip_low=w.CLIP_LOW, clip_high=w.CLIP_HIGH, entropy_coefficient=0.0),
         ),
     )
     run, state = prepare(config)

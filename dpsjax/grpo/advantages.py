@@ -44,6 +44,10 @@ class BeliefAdvantages(NamedTuple):
 
     function: Callable[[Array, Array, Array, Array], Advantages]
 
+    def __call__(self, passed: Array, valid: Array, a: Array, b: Array) -> Advantages:
+        """Call the function."""
+        return self.function(passed, valid, a, b)
+
 
 def group_normalized(
     rewards: Float[Array, "B G"], valid: Bool[Array, "B G"], *, epsilon: float = 1e-6

@@ -1,13 +1,15 @@
 """The batch of rollouts an update consumes, and its static division into smaller batches."""
 
-import math
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dpsjax import checks
+from dpsjax.grpo.advantages import AdvantageFunction, Advantages, group_normalized
+from dpsjax.grpo.config import GRPOConfig
+from dpsjax.policy import Rollouts
 from dpsjax.types import Array, Bool, Float
 
 
@@ -41,6 +43,89 @@ class RolloutBatch(NamedTuple):
     accept: Array
     weight: Array
 
+    @classmethod
+    def of(
+        cls,
+        index: Array,
+        prompt: Array,
+        prompt_mask: Array,
+        rollouts: Rollouts,
+        rewards: Array,
+        *,
+        valid: Array | None = None,
+        accept: Array | None = None,
+        weight: Array | None = None,
+        advantages: AdvantageFunction | Advantages = group_normalized,
+    ) -> "RolloutBatch":
+        """A batch from the rewards of its rollouts.
+
+        Args:
+            index: Prompt ids, -1 for a row of padding. int[B].
+            prompt: Prompt tokens, left padded. int[B, P].
+            prompt_mask: Which of them are real. bool[B, P].
+            rollouts: As of :func:`dpsjax.policy.generate`, ``[B, G, T]``.
+            rewards: float[B, G].
+            valid: Rollouts that count, because they were scored for example; default all.
+                bool[B, G].
+            accept: Groups that the loss may see, as of ``dpsjax.observe``; default all. bool[B].
+            weight: The groups' weights in the loss; default 1. float[B].
+            advantages: From rewards to advantages; or they themselves, where they were found in
+                another way.
+
+        Returns:
+            What an update consumes. A rollout whose recorded log-probabilities are not finite makes
+            the update skip its step, and count it.
+
+        Raises:
+            TypeError: An argument is no array, or of another kind.
+            ValueError: Shapes do not fit each other.
+
+        >>> shape = (1, 2, 3)  # one prompt, two responses of three tokens
+        >>> rollouts = Rollouts(
+        ...     jnp.ones(shape, jnp.int32), jnp.ones(shape, bool), jnp.zeros(shape), jnp.int32(3)
+        ... )
+        >>> prompt, rewards = jnp.ones((1, 4), jnp.int32), jnp.array([[1.0, 0.0]])
+        >>> batch = RolloutBatch.of(jnp.array([7]), prompt, prompt > 0, rollouts, rewards)
+        >>> batch.advantages.round(3).tolist(), batch.informative.tolist()
+        ([[0.707, -0.707]], [True])
+        """
+        checks.require_type(Rollouts, "Rollouts, as of dpsjax.policy.generate", rollouts=rollouts)
+        shown = checks.given(valid=valid, accept=accept, weight=weight)
+        forms = {"valid": "bool B G", "accept": "bool B", "weight": "float B"}
+        checks.require_arrays(
+            index=(index, "int B"),
+            prompt=(prompt, "int B P"),
+            prompt_mask=(prompt_mask, "bool B P"),
+            tokens=(rollouts.tokens, "int B G T"),
+            mask=(rollouts.mask, "bool B G T"),
+            log_probs=(rollouts.log_probs, "float B G T"),
+            rewards=(rewards, "float B G"),
+            **{name: (value, forms[name]) for name, value in shown.items()},
+        )
+        real = jnp.broadcast_to((index >= 0)[:, None], rewards.shape)
+        valid = real if valid is None else real & valid
+        if isinstance(advantages, Advantages):
+            found = advantages
+        else:
+            checks.require_callable(advantages=advantages)
+            found = advantages(rewards, valid)
+        chex.assert_equal_shape([found.values, rewards])
+        chex.assert_equal_shape([found.informative, index])
+        log_probs = rollouts.log_probs
+        return cls(
+            index=index.astype(jnp.int32),
+            prompt=prompt.astype(jnp.int32),
+            prompt_mask=prompt_mask,
+            tokens=rollouts.tokens.astype(jnp.int32),
+            mask=rollouts.mask & valid[:, :, None],
+            # Clipping would hide an infinite ratio.
+            log_probs=jnp.where(jnp.isfinite(log_probs), log_probs, jnp.nan),
+            advantages=found.values,
+            informative=found.informative,
+            accept=jnp.ones(index.shape, bool) if accept is None else accept,
+            weight=jnp.ones(index.shape, jnp.float32) if weight is None else weight,
+        )
+
 
 class MicroBatch(NamedTuple):
     """What one forward and backward pass needs; ``b`` prompts with ``g`` rollouts each.
@@ -69,6 +154,44 @@ class MicroBatch(NamedTuple):
     reference_log_probs: Array | None = None
 
 
+def batch_rows(config: GRPOConfig, prompts: int, ways: int = 1) -> int:
+    """Rows of a batch: prompts first, then as much padding as lets devices share every step.
+
+    :func:`dpsjax.grpo.make_update` divides the prompts into mini-batches of ``mini_batch``, on any
+    number of devices the same ones, and each of them is padded.
+
+    Args:
+        config: Gives the mini- and the micro-batch.
+        prompts: Prompts of a batch.
+        ways: Devices that share a batch, ``data * fsdp`` of the mesh.
+
+    Returns:
+        The rows.
+
+    Raises:
+        TypeError: ``config`` is something else, or a number no integer.
+        ValueError: The mini-batch does not divide the prompts, or the micro-batch that.
+
+    >>> batch_rows(GRPOConfig(mini_batch=2), prompts=4, ways=3)
+    6
+    >>> batch_rows(GRPOConfig(), prompts=4, ways=8)
+    8
+    """
+    checks.require_type(GRPOConfig, "a GRPOConfig", config=config)
+    checks.require_counts(prompts=prompts, ways=ways)
+    mini, group = config.mini_batch or prompts, config.rollouts_per_prompt
+    if prompts % mini != 0:
+        raise ValueError(f"mini_batch={mini} must divide the {prompts} prompts of a batch")
+    rows = round_up(mini, ways)
+    _micro_shape(rows, group, config.micro_batch or rows * group, ways)
+    return prompts // mini * rows
+
+
+def round_up(count: int, multiple: int) -> int:
+    """The least multiple that is not below ``count``."""
+    return -(-count // multiple) * multiple
+
+
 def split_rows(tree, size: int):
     """Divide the leading axis into batches of ``size`` rows, every field ``[M, size, ...]``.
 
@@ -82,18 +205,9 @@ def split_rows(tree, size: int):
     Returns:
         The tree with leading axes ``[M, size]``.
 
-    Raises:
-        TypeError: A leaf is no array, or ``size`` no integer.
-        ValueError: ``size`` does not divide the leading length.
-
     >>> split_rows(jnp.arange(6), 2).tolist()
     [[0, 3], [1, 4], [2, 5]]
     """
-    checks.require_counts(size=size)
-    _require_leaves(tree, 1)
-    for leaf in jax.tree.leaves(tree):
-        if leaf.shape[0] % size:
-            raise ValueError(f"size={size} must divide the {leaf.shape[0]} rows of tree")
     return jax.tree.map(
         lambda x: jnp.swapaxes(x.reshape(size, x.shape[0] // size, *x.shape[1:]), 0, 1), tree
     )
@@ -108,25 +222,12 @@ def join_rows(tree):
     Returns:
         The tree with one leading axis.
 
-    Raises:
-        TypeError: A leaf is no array.
-        ValueError: A leaf has fewer than two axes.
-
     >>> join_rows(split_rows(jnp.arange(6), 2)).tolist()
     [0, 1, 2, 3, 4, 5]
     """
-    _require_leaves(tree, 2)
     return jax.tree.map(
         lambda x: jnp.swapaxes(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree
     )
-
-
-def _require_leaves(tree, axes: int) -> None:
-    """Refuse leaves that are no arrays, or have fewer axes."""
-    for leaf in jax.tree.leaves(tree):
-        checks.require_type((jax.Array, np.ndarray), "a pytree of arrays", tree=leaf)
-        if leaf.ndim < axes:
-            raise ValueError(f"tree holds an array of shape {leaf.shape}: it needs {axes} axes")
 
 
 def split_micro(batch: MicroBatch, sequences: int | None, ways: int = 1) -> MicroBatch:
@@ -143,11 +244,8 @@ def split_micro(batch: MicroBatch, sequences: int | None, ways: int = 1) -> Micr
         The same batch with a leading axis of micro-batches.
 
     Raises:
-        TypeError: ``batch`` is something else, or ``sequences`` or ``ways`` no integer.
         ValueError: The sizes do not divide.
     """
-    checks.require_type(MicroBatch, "a MicroBatch", batch=batch)
-    checks.require_counts(ways=ways, **checks.given(sequences=sequences))
     prompts, group = batch.tokens.shape[:2]
     rows, share = _micro_shape(prompts, group, sequences or prompts * group, ways)
     batch = split_rows(batch, rows)
@@ -189,17 +287,7 @@ def _micro_shape(prompts: int, group: int, sequences: int, ways: int) -> tuple[i
 
 
 def join_micro(values: Array, batch_shape: tuple[int, ...]) -> Array:
-    """Put per-token values of micro-batches ``[M, b, g, T]`` back to ``[B, G, T]``.
-
-    Raises:
-        TypeError: ``values`` is no array, or ``batch_shape`` no tuple.
-        ValueError: One does not fit the other.
-    """
-    checks.require_arrays(values=(values, "any M b g T"))
-    checks.require_type((tuple, list), "the shape [B, G, T]", batch_shape=batch_shape)
-    whole = tuple(batch_shape)
-    if len(whole) != 3 or whole[1] % values.shape[2] or values.size != math.prod(whole):
-        raise ValueError(f"values of shape {values.shape} do not make batch_shape={whole}")
+    """Put per-token values of micro-batches ``[M, b, g, T]`` back to ``[B, G, T]``."""
     _, rows, share, size = values.shape
     parts = batch_shape[1] // share
     groups = values.reshape(-1, parts, rows, share, size)
@@ -214,11 +302,7 @@ def numerator_weight(batch: RolloutBatch) -> Float[Array, "B"]:
 
     Returns:
         float32[B].
-
-    Raises:
-        TypeError: ``batch`` is something else.
     """
-    checks.require_type(RolloutBatch, "a RolloutBatch", batch=batch)
     used = (batch.index >= 0) & batch.accept & batch.informative
     return jnp.where(used, batch.weight, 0)
 
@@ -231,9 +315,5 @@ def valid_tokens(batch: RolloutBatch) -> Bool[Array, "B G T"]:
 
     Returns:
         bool[B, G, T].
-
-    Raises:
-        TypeError: ``batch`` is something else.
     """
-    checks.require_type(RolloutBatch, "a RolloutBatch", batch=batch)
     return batch.mask & (batch.index >= 0)[:, None, None]

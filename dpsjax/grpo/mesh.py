@@ -170,9 +170,8 @@ def jit_update(
 
     Returns:
         The jitted ``(params, opt_state, batch, reference_params) -> (params, opt_state,
-        metrics)``, to be called (or lowered) within ``jax.set_mesh(mesh)`` when the policy
-        constrains its activations. ``params`` and ``opt_state`` must not be used afterwards; pass
-        a copy as ``reference_params``, never the same buffers.
+        metrics)``. ``params`` and ``opt_state`` must not be used afterwards; pass a copy as
+        ``reference_params``, never the same buffers.
     """
     checks.require_callable(update=update)
     moments = optimizer_shardings(optimizer, params, param_shardings, mesh)
@@ -183,9 +182,11 @@ def jit_update(
         if rows % ways != 0:
             raise ValueError(
                 f"a batch of {rows} prompts does not divide over data x fsdp = {ways} devices: "
-                "use a multiple, padding with rows of index -1"
+                "pad it to dpsjax.grpo.batch_rows, with rows of index -1"
             )
-        return update(params, opt_state, batch, reference_params)
+        # What is divided, mini-batches and activations, is divided over this mesh.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return update(params, opt_state, batch, reference_params)
 
     return jax.jit(
         placed,

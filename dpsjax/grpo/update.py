@@ -6,9 +6,9 @@ the whole mini-batch, so that the division into micro-batches changes rounding a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +18,7 @@ from dpsjax import checks
 from dpsjax.grpo import batch as batches
 from dpsjax.grpo import losses
 from dpsjax.grpo.batch import MicroBatch, RolloutBatch
-from dpsjax.grpo.config import GRPOConfig
+from dpsjax.grpo.config import GRPOConfig, LossConfig
 from dpsjax.policy.sharding import batch_ways
 from dpsjax.types import Array, PyTree
 
@@ -54,55 +54,6 @@ class UpdateMetrics(NamedTuple):
     skipped_empty: Array
 
 
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """Choices of function and of bookkeeping in the loss.
-
-    Attributes:
-        aggregate: Token weights: ``token_mean``, ``sequence_mean`` or ``constant_length``.
-        kl_estimator: ``k1`` or ``k3``.
-        recompute_old: Take the old log-probabilities from the parameters before the update
-            instead of the sampler's record. With a single optimizer step they are those of the
-            same pass, at no cost; otherwise one more forward pass over the batch.
-        sampler_ratio_cap: Cap of the truncated importance weight ``old / sampler``; None for no
-            correction. Needs ``recompute_old``, else both are the same.
-        count_uninformative: Keep groups without variance, and vetoed ones, in the denominator.
-            They never enter the numerator: neither advantage, nor KL, nor entropy.
-    """
-
-    aggregate: losses.Aggregation = losses.token_mean
-    kl_estimator: losses.KLEstimator = losses.k3
-    recompute_old: bool = False
-    sampler_ratio_cap: float | None = None
-    count_uninformative: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a correction that could not act.
-
-        Raises:
-            TypeError: A choice is no function, or ``sampler_ratio_cap`` no number.
-            ValueError: ``sampler_ratio_cap`` is out of range or lacks ``recompute_old``.
-        """
-        checks.require_callable(aggregate=self.aggregate, kl_estimator=self.kl_estimator)
-        checks.require_type(
-            bool,
-            "True or False",
-            recompute_old=self.recompute_old,
-            count_uninformative=self.count_uninformative,
-        )
-        cap = self.sampler_ratio_cap
-        checks.require_real(**checks.given(sampler_ratio_cap=cap))
-        if cap is not None and not cap > 0:
-            raise ValueError(f"sampler_ratio_cap={cap!r} must be above 0, or None")
-        if cap is not None and not self.recompute_old:
-            raise ValueError(
-                f"sampler_ratio_cap={cap!r} needs recompute_old=True: with the sampler's own "
-                "log-probabilities as the old ones the ratio it truncates is 1"
-            )
-
-
-DEFAULT_VARIANT = Variant()
-
 UpdateFunction = Callable[..., tuple[PyTree, PyTree, UpdateMetrics]]
 
 
@@ -118,7 +69,6 @@ def make_update(
     config: GRPOConfig,
     log_prob_fn: LogProbFunction,
     optimizer: optax.GradientTransformation,
-    variant: Variant = DEFAULT_VARIANT,
 ) -> UpdateFunction:
     """Build the update of one batch of rollouts.
 
@@ -126,7 +76,6 @@ def make_update(
         config: Settings.
         log_prob_fn: The policy.
         optimizer: For example :func:`dpsjax.grpo.optimizer.make_optimizer`'s.
-        variant: Aggregation, KL estimator and the treatment of old log-probabilities.
 
     Returns:
         ``update(params, opt_state, batch, reference_params=None) -> (params, opt_state,
@@ -139,25 +88,26 @@ def make_update(
         TypeError: An argument is something else.
     """
     checks.require_type(GRPOConfig, "a GRPOConfig", config=config)
-    checks.require_type(Variant, "a Variant", variant=variant)
     checks.require_type(optax.GradientTransformation, "an optax optimizer", optimizer=optimizer)
     checks.require_callable(log_prob_fn=log_prob_fn)
-    step = _make_step(config, log_prob_fn, optimizer, variant)
+    step = _make_step(config, log_prob_fn, optimizer)
+    loss = config.loss
 
     def update(
         params: PyTree, opt_state: PyTree, batch: RolloutBatch, reference_params: PyTree = None
     ) -> tuple[PyTree, PyTree, UpdateMetrics]:
-        _require_batch(batch)
-        prompts = _mini_batch_prompts(config, batch)
+        checks.require_type(RolloutBatch, "a RolloutBatch, as of RolloutBatch.of", batch=batch)
+        chex.assert_tree_shape_prefix(batch, batch.index.shape)
+        prompts = _mini_batch_rows(config, batch)
         steps = config.epochs * (batch.index.shape[0] // prompts)
-        old = None if variant.recompute_old else batch.log_probs
-        if variant.recompute_old and steps > 1:
+        old = None if loss.recompute_old else batch.log_probs
+        if loss.recompute_old and steps > 1:
             old = _evaluate(log_prob_fn, params, batch, config, prompts)
         reference = None
-        if config.kl_coefficient != 0:
+        if loss.kl_coefficient != 0:
             if reference_params is None:
                 raise ValueError(
-                    f"kl_coefficient={config.kl_coefficient} needs reference_params; "
+                    f"kl_coefficient={loss.kl_coefficient} needs reference_params; "
                     "pass them, or set kl_coefficient=0"
                 )
             reference = _evaluate(log_prob_fn, reference_params, batch, config, prompts)
@@ -174,23 +124,6 @@ def make_update(
     return update
 
 
-def _require_batch(batch: RolloutBatch) -> None:
-    """Refuse fields of another kind, or that do not fit each other."""
-    checks.require_type(RolloutBatch, "a RolloutBatch", batch=batch)
-    checks.require_arrays(
-        index=(batch.index, "int B"),
-        prompt=(batch.prompt, "int B P"),
-        prompt_mask=(batch.prompt_mask, "bool B P"),
-        tokens=(batch.tokens, "int B G T"),
-        mask=(batch.mask, "bool B G T"),
-        log_probs=(batch.log_probs, "float B G T"),
-        advantages=(batch.advantages, "float B G"),
-        informative=(batch.informative, "bool B"),
-        accept=(batch.accept, "bool B"),
-        weight=(batch.weight, "float B"),
-    )
-
-
 class _StepResult(NamedTuple):
     """Outcome of one optimizer step."""
 
@@ -201,13 +134,13 @@ class _StepResult(NamedTuple):
     empty: Array
 
 
-def _make_step(config, log_prob_fn, optimizer, variant):
+def _make_step(config: GRPOConfig, log_prob_fn: LogProbFunction, optimizer):
     """One optimizer step on one mini-batch, in the form ``lax.scan`` takes."""
-    value_and_grad = jax.value_and_grad(_make_loss(config, log_prob_fn, variant), has_aux=True)
+    value_and_grad = jax.value_and_grad(_make_loss(config.loss, log_prob_fn), has_aux=True)
 
     def step(carry, rows: _Rows):
         params, opt_state = carry
-        micro = batches.split_micro(_weigh(rows, variant), config.micro_batch, batch_ways())
+        micro = batches.split_micro(_weigh(rows, config.loss), config.micro_batch, batch_ways())
 
         def accumulate(total, part):
             (loss, sums), grads = value_and_grad(params, part)
@@ -220,7 +153,7 @@ def _make_step(config, log_prob_fn, optimizer, variant):
         start = (jnp.zeros((), jnp.float32), zeros)
         (loss, grads), sums = jax.lax.scan(accumulate, start, micro)
         sums = losses.merge(sums)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
         updates, new_state = optimizer.update(grads, opt_state, params)
         nonfinite = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
@@ -237,7 +170,7 @@ def _make_step(config, log_prob_fn, optimizer, variant):
     return step
 
 
-def _make_loss(config, log_prob_fn, variant):
+def _make_loss(config: LossConfig, log_prob_fn: LogProbFunction):
     """Loss of one micro-batch: its share of the mini-batch's."""
 
     def loss(params, part: MicroBatch):
@@ -248,20 +181,14 @@ def _make_loss(config, log_prob_fn, variant):
         reference = part.reference_log_probs
         return losses.policy_loss(
             _flat(log_probs),
+            _flat(entropy),
             _flat(old),
             _flat(part.sampler_log_probs),
             part.advantages.reshape(-1),
             _flat(part.mask),
             _flat(part.token_weights),
-            entropy=_flat(entropy),
-            reference_log_probs=None if reference is None else _flat(reference),
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-            dual_clip=config.dual_clip,
-            entropy_coefficient=config.entropy_coefficient,
-            kl_coefficient=config.kl_coefficient,
-            kl_estimator=variant.kl_estimator,
-            sampler_ratio_cap=variant.sampler_ratio_cap,
+            config,
+            None if reference is None else _flat(reference),
         )
 
     return loss
@@ -272,13 +199,14 @@ def _flat(values: Array) -> Array:
     return values.reshape(-1, values.shape[-1])
 
 
-def _weigh(rows: _Rows, variant: Variant) -> MicroBatch:
+def _weigh(rows: _Rows, config: LossConfig) -> MicroBatch:
     """A mini-batch with the weight of every token in it, denominators included."""
     batch, shape = rows.batch, rows.batch.tokens.shape
     mask = batches.valid_tokens(batch)
     weight = batches.numerator_weight(batch)
-    counted = (batch.index >= 0) if variant.count_uninformative else (weight != 0)
-    shares = variant.aggregate(_flat(mask), jnp.repeat(counted, shape[1])).reshape(shape)
+    counted = (batch.index >= 0) if config.count_uninformative else (weight != 0)
+    shares = config.aggregate(_flat(mask), jnp.repeat(counted, shape[1]))
+    chex.assert_shape(shares, (shape[0] * shape[1], shape[2]))
     return MicroBatch(
         prompt=batch.prompt,
         prompt_mask=batch.prompt_mask,
@@ -286,16 +214,16 @@ def _weigh(rows: _Rows, variant: Variant) -> MicroBatch:
         mask=mask,
         sampler_log_probs=batch.log_probs,
         advantages=batch.advantages,
-        token_weights=shares * weight[:, None, None],
+        token_weights=shares.reshape(shape) * weight[:, None, None],
         old_log_probs=rows.old,
         reference_log_probs=rows.reference,
     )
 
 
-def _evaluate(log_prob_fn, params, batch: RolloutBatch, config, prompts: int) -> Array:
+def _evaluate(log_prob_fn, params, batch: RolloutBatch, config: GRPOConfig, rows: int) -> Array:
     """Log-probabilities of the whole batch, float32[B, G, T], one micro-batch at a time."""
-    sequences = config.micro_batch or prompts * batch.tokens.shape[1]
-    whole = _weigh(_Rows(batch, None, None), DEFAULT_VARIANT)
+    sequences = config.micro_batch or rows * batch.tokens.shape[1]
+    whole = _weigh(_Rows(batch, None, None), config.loss)
 
     def one(part: MicroBatch) -> Array:
         return log_prob_fn(params, part.prompt, part.prompt_mask, part.tokens, part.mask)[0]
@@ -304,10 +232,12 @@ def _evaluate(log_prob_fn, params, batch: RolloutBatch, config, prompts: int) ->
     return jax.lax.stop_gradient(batches.join_micro(values, batch.tokens.shape))
 
 
-def _mini_batch_prompts(config: GRPOConfig, batch: RolloutBatch) -> int:
+def _mini_batch_rows(config: GRPOConfig, batch: RolloutBatch) -> int:
     """Rows of one optimizer step; checks the batch against the settings.
 
-    Groups of unequal sizes come as rows of one rollout, G of them for each prompt of a batch.
+    A mini-batch is padded to a multiple of the devices, and so real prompts, which come before the
+    padding, are divided as on one device. Groups of unequal sizes come as rows of one rollout, G of
+    them for each prompt of a batch.
     """
     total, group = batch.tokens.shape[:2]
     if group not in (1, config.rollouts_per_prompt):
@@ -316,15 +246,17 @@ def _mini_batch_prompts(config: GRPOConfig, batch: RolloutBatch) -> int:
             f"rollouts_per_prompt={config.rollouts_per_prompt}: make them equal, or give single "
             "rollouts"
         )
-    prompts = total
-    if config.mini_batch is not None:
-        prompts = config.mini_batch * (config.rollouts_per_prompt // group)
-    if total % prompts != 0:
+    if config.mini_batch is None:
+        return total
+    ways, size = batch_ways(), config.rollouts_per_prompt // group
+    rows = batches.round_up(config.mini_batch, ways) * size
+    if total % rows != 0:
         raise ValueError(
-            f"mini_batch={config.mini_batch} does not divide the batch of "
-            f"{total * group // config.rollouts_per_prompt} prompts: use a divisor, or None"
+            f"mini_batch={config.mini_batch} takes {rows // size} of the batch's {total // size} "
+            f"prompts on {ways} devices, which does not divide them: use a divisor of the prompts, "
+            "or None, and pad the batch to dpsjax.grpo.batch_rows"
         )
-    return prompts
+    return rows
 
 
 def _summarize(results: _StepResult, groups: Array, steps: int) -> UpdateMetrics:

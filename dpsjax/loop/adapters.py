@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dpsjax.grpo.config import GRPOConfig
-from dpsjax.grpo.update import LogProbFunction, UpdateFunction, Variant, make_update
+from dpsjax.grpo import GRPOConfig, LogProbFunction, UpdateFunction, make_update
 from dpsjax.policy import PolicyConfig
 from dpsjax.policy.lora import init_lora, merge_lora
 from dpsjax.types import Key, PyTree
@@ -56,7 +55,6 @@ def make_adapter_update(
     config: GRPOConfig,
     log_probs: LogProbFunction,
     optimizer: optax.GradientTransformation,
-    variant: Variant,
     adapters: Adapters,
 ) -> UpdateFunction:
     """Build an update of adapters.
@@ -65,7 +63,6 @@ def make_adapter_update(
         config: of GRPO.
         log_probs: of the policy with whole parameters.
         optimizer: holds moments of the adapters alone.
-        variant: of the loss.
         adapters: what they are.
 
     Returns:
@@ -77,7 +74,7 @@ def make_adapter_update(
         def adapted(lora: PyTree, *inputs):
             return log_probs(merge_lora(base, lora, adapters.scale), *inputs)
 
-        step = make_update(config, adapted, optimizer, variant)
+        step = make_update(config, adapted, optimizer)
         return step(lora, opt_state, batch, jax.tree.map(jnp.zeros_like, lora))
 
     return update

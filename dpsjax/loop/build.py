@@ -13,11 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from dpsjax.grpo import GRPOConfig, UpdateFunction, batch_rows, make_optimizer, make_update
 from dpsjax.grpo import mesh as meshes
-from dpsjax.grpo.advantages import AdvantageFunction, BeliefAdvantages
-from dpsjax.grpo.config import GRPOConfig
-from dpsjax.grpo.optimizer import make_optimizer
-from dpsjax.grpo.update import UpdateFunction, Variant, make_update
+from dpsjax.grpo.batch import round_up
 from dpsjax.loop import stages
 from dpsjax.loop.adapters import Adapters, make_adapter_update, make_merge
 from dpsjax.loop.collect import Collector
@@ -43,8 +41,6 @@ class Spec:
         compute: How the policy is computed.
         sampling: How responses are drawn; its ``max_tokens`` is T.
         grpo: Of the update.
-        variant: Of the loss.
-        advantages: Of :mod:`dpsjax.grpo.advantages`.
         collector: How groups come together; its ``batch_size`` is B.
         pool: N, prompts to choose from.
         prompt_tokens: P.
@@ -59,8 +55,6 @@ class Spec:
     compute: Compute
     sampling: Sampling
     grpo: GRPOConfig
-    variant: Variant
-    advantages: AdvantageFunction | BeliefAdvantages
     collector: Collector
     pool: int
     prompt_tokens: int
@@ -122,8 +116,8 @@ def build(spec: Spec, mesh: AnyMesh) -> Stages:
     """
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     batch_size, group = spec.collector.batch_size, spec.grpo.rollouts_per_prompt
-    rows, pool_rows = round_up(batch_size, ways), round_up(spec.pool, mesh.size)
-    _check_division(spec.grpo, rows)
+    rows = batch_rows(spec.grpo, batch_size, ways)
+    pool_rows = round_up(spec.pool, mesh.size)
     graph, base = abstract_policy(spec.policy, spec.compute)
     params = base if spec.adapters is None else spec.adapters.shapes(spec.policy)
     optimizer = make_optimizer(spec.grpo)
@@ -158,9 +152,9 @@ def build(spec: Spec, mesh: AnyMesh) -> Stages:
     state = _placed(state, places.state)
     log_probs = stages.log_prob_function(graph, spec.sampling.temperature)
     if spec.adapters is None:
-        update = make_update(spec.grpo, log_probs, optimizer, spec.variant)
+        update = make_update(spec.grpo, log_probs, optimizer)
     else:
-        update = make_adapter_update(spec.grpo, log_probs, optimizer, spec.variant, spec.adapters)
+        update = make_adapter_update(spec.grpo, log_probs, optimizer, spec.adapters)
     rest = spec.collector.rest
     return Stages(
         start=jax.jit(start, out_shardings=places.state, compiler_options=compiler_options(mesh)),
@@ -170,7 +164,12 @@ def build(spec: Spec, mesh: AnyMesh) -> Stages:
         offer=stages.make_offer(spec.selector, spec.collector, mesh, places),
         take=stages.make_take(spec.collector, rows, mesh, places),
         update=stages.make_update(
-            spec.selector, update, mesh, places, advantages=spec.advantages, keep=spec.keep
+            spec.selector,
+            update,
+            mesh,
+            places,
+            advantages=spec.grpo.loss.advantage_function,
+            keep=spec.keep,
         ),
         merge=None if spec.adapters is None else make_merge(spec.adapters, shardings(base, mesh)),
         policy_update=update,
@@ -236,7 +235,7 @@ def _shapes(
     )
     ledger = stages.without_policy(state)
     held = ledger if spec.collector.waits else ledger._replace(pending=taken)
-    reference = base if spec.adapters or spec.grpo.kl_coefficient else None
+    reference = base if spec.adapters or spec.grpo.loss.kl_coefficient else None
     responses = (base, key, draw.prompt, draw.prompt_mask)
     rest = scored(spec.collector.rest) if spec.collector.rest else None
     data = _placed(_many(dict(spec.columns), state.visits.shape[0]), _by_prompt(mesh, 0))
@@ -280,23 +279,3 @@ def _mark_empty(belief: ChainState, num_prompts: int) -> ChainState:
     """Rows beyond the pool, there to divide evenly over the devices, are never drawn."""
     rows = belief.active.shape[0]
     return belief._replace(active=jnp.arange(rows, dtype=jnp.int32) < num_prompts)
-
-
-def round_up(count: int, multiple: int) -> int:
-    """The least multiple that is not below a count."""
-    return -(-count // multiple) * multiple
-
-
-def _check_division(config: GRPOConfig, rows: int) -> None:
-    """Refuse small batches that do not divide the batch before anything is compiled."""
-    group, mini = config.rollouts_per_prompt, config.mini_batch or rows
-    micro = config.micro_batch or mini * group
-    if rows % mini != 0:
-        raise ValueError(
-            f"grpo.mini_batch={mini} must divide the batch of {rows} prompts (--prompts)"
-        )
-    if group % micro != 0 and mini * group % micro != 0:
-        raise ValueError(
-            f"grpo.micro_batch={micro} sequences must divide a mini-batch of {mini} prompts x "
-            f"{group} rollouts"
-        )

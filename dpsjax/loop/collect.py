@@ -28,6 +28,7 @@ from dpsjax.loop.groups import (
     what_was_seen,
 )
 from dpsjax.loop.state import TrainState
+from dpsjax.policy import Rollouts
 from dpsjax.rollouts import Buffer, init_buffer, max_variance_subset, push, take
 from dpsjax.selectors import BetaView, Selector
 from dpsjax.selectors.base import newest
@@ -243,18 +244,16 @@ def rollout_batch(
     values, informative = found
     if slots is not None:
         values, kept, informative = (of_rows(slots, x) for x in (values, kept, informative))
-    return RolloutBatch(
-        index=taken.index,
-        prompt=taken.prompt,
-        prompt_mask=taken.prompt_mask,
-        tokens=taken.tokens,
-        mask=taken.mask & kept[:, :, None],
-        # Clipping would hide an infinite ratio; NaN makes the update skip the step and count it.
-        log_probs=jnp.where(jnp.isfinite(taken.log_probs), taken.log_probs, jnp.nan),
-        advantages=values,
-        informative=informative,
+    return RolloutBatch.of(
+        taken.index,
+        taken.prompt,
+        taken.prompt_mask,
+        Rollouts(taken.tokens, taken.mask, taken.log_probs, steps=jnp.zeros((), jnp.int32)),
+        taken.rewards,
+        valid=kept,
         accept=taken.accept,
         weight=taken.weight,
+        advantages=Advantages(values, informative),
     )
 
 
@@ -270,4 +269,4 @@ def _believed_advantages(
     rows = jnp.maximum(index, 0)
     wanted = newest(selector.publish(belief), BetaView, "the advantages", "track_beta")
     a, b = wanted.a[rows], wanted.b[rows]
-    return advantages.function(passed, kept, a.astype(passed.dtype), b.astype(passed.dtype))
+    return advantages(passed, kept, a.astype(passed.dtype), b.astype(passed.dtype))

@@ -101,7 +101,7 @@ def _states(job: Job, layout: Layout, mesh: Any) -> tuple[Any, PyTree, PyTree, P
     _, optimizer = _optimizer(job, layout)
     moments = jax.eval_shape(optimizer.init, shapes)
     rows = _pool_rows(job, layout.devices)
-    belief = jax.eval_shape(lambda: _selector().init(rows))
+    belief = jax.eval_shape(lambda: _selector().init(rows, None))
     return (
         graph,
         _placed(shapes, places),

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dpsjax.checks import require_counts, require_integers, require_setting
-from dpsjax.grpo.config import GRPOConfig
+from dpsjax.grpo import BeliefAdvantages, GRPOConfig
+from dpsjax.grpo.aggregation import constant_length
 from dpsjax.run.sections import (
     TASKS,
     CheckpointConfig,
     CountdownConfig,
     EvaluationConfig,
-    LossConfig,
     MeshConfig,
     ModelConfig,
     OperatorsConfig,
@@ -49,7 +49,6 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self):
         require_counts(steps=self.steps)
@@ -63,7 +62,7 @@ class TrainConfig:
         group, waves = self.grpo.rollouts_per_prompt, self.model.waves
         if group % waves != 0:
             raise ValueError(f"model.waves={waves} must divide rollouts_per_prompt={group}")
-        if self.rollout.buckets > 1 and self.loss.aggregation == "constant-length":
+        if self.rollout.buckets > 1 and self.grpo.loss.aggregate is constant_length:
             raise ValueError(
                 f"rollout.buckets={self.rollout.buckets} would change the length that "
                 "loss.aggregation='constant-length' divides by: use 1, or another aggregation"
@@ -89,10 +88,12 @@ class TrainConfig:
             )
         if most is not None:
             self.selector.recipe({"group": group})
-        if self.selector.screen() is not None and self.loss.advantages == "denoised":
+        believed = isinstance(self.grpo.loss.advantage_function, BeliefAdvantages)
+        if self.selector.screen() is not None and believed:
             raise ValueError(
-                f"loss.advantages='denoised' needs a belief that has seen all rollouts, and "
-                f"{name} learns from those of the screening: choose another of the two"
+                f"loss.advantages={self.grpo.loss.advantages!r} needs a belief that has seen all "
+                f"rollouts, and {name} learns from those of the screening: choose another of the "
+                "two"
             )
 
     def folder(self) -> Path:
@@ -132,6 +133,7 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     'dps'
     """
     values = dataclasses.asdict(config)
+    values["grpo"]["loss"] = {k: _plain(v) for k, v in vars(config.grpo.loss).items()}
     values["out"] = str(config.folder())
     # Whole paths: a record is read from another folder.
     trace = values["selector"]["around"]["difficulty"]
@@ -141,6 +143,15 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     values["selector"] = {"name": config.selector.name, **values["selector"]}
     values["task"] = {"name": task_name(config.task), **values["task"]}
     return values
+
+
+def _plain(value: Any) -> Any:
+    """A function of the user's own by its name, of which no run can be built again."""
+    if isinstance(value, BeliefAdvantages):
+        value = value.function
+    if not callable(value):
+        return value
+    return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainConfig:

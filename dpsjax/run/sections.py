@@ -15,16 +15,6 @@ from dpsjax.checks import (
     require_real,
     require_setting,
 )
-from dpsjax.grpo import losses
-from dpsjax.grpo.advantages import (
-    AdvantageFunction,
-    BeliefAdvantages,
-    centered,
-    denoised,
-    group_normalized,
-    leave_one_out,
-)
-from dpsjax.grpo.update import Variant
 from dpsjax.policy import Compute, PolicyConfig, Sampling
 from dpsjax.run.language import ResponseTokenizer
 from dpsjax.tasks import countdown
@@ -342,66 +332,3 @@ class CheckpointConfig:
         require_counts(keep=self.keep)
         require_choice(("continue", "stop"), on_error=self.on_error)
         require_choice(("skip", "stop"), on_nonfinite=self.on_nonfinite)
-
-
-# What the names of the choices below stand for.
-ADVANTAGES: dict[str, AdvantageFunction | BeliefAdvantages] = {
-    "group-normalized": group_normalized,
-    "centered": centered,
-    "leave-one-out": leave_one_out,
-    "denoised": denoised,
-}
-AGGREGATIONS = {
-    "token-mean": losses.token_mean,
-    "sequence-mean": losses.sequence_mean,
-    "constant-length": losses.constant_length,
-}
-KL_ESTIMATORS = {"k1": losses.k1, "k3": losses.k3}
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Variants of the GRPO loss; the numbers in it are those of --grpo."""
-
-    advantages: Literal["group-normalized", "centered", "leave-one-out", "denoised"] = (
-        "group-normalized"
-    )
-    """Reward less the group's mean, by its deviation (GRPO), as it is (Dr. GRPO), or against the
-    mean of the others (RLOO); or MaPP's: GRPO's, averaged under the Beta belief about the prompt,
-    which the selector keeps or else is kept beside it."""
-    aggregation: Literal["token-mean", "sequence-mean", "constant-length"] = "token-mean"
-    """Of the tokens' losses: mean over all tokens (DAPO), over the sequences' means (GRPO), or the
-    sum by the longest response (Dr. GRPO)."""
-    kl_estimator: Literal["k1", "k3"] = "k3"
-    """Estimator of the KL to the reference, where --grpo.kl-coefficient is above 0."""
-    recompute_old: bool = False
-    """Take the old log-probabilities from the policy before the update, not from the sampler."""
-    sampler_ratio_cap: float | None = None
-    """Weigh tokens by old / sampled probability, at most this (truncated importance sampling);
-    corrects the mismatch of sampler and update, and needs --loss.recompute-old."""
-    count_uninformative: bool = False
-    """Divide by all groups, also those without variance or refused by the selector."""
-
-    def __post_init__(self):
-        require_choice(tuple(ADVANTAGES), advantages=self.advantages)
-        require_choice(tuple(AGGREGATIONS), aggregation=self.aggregation)
-        require_choice(tuple(KL_ESTIMATORS), kl_estimator=self.kl_estimator)
-        self.variant()
-
-    def advantage_function(self) -> AdvantageFunction | BeliefAdvantages:
-        """The same as a function."""
-        return ADVANTAGES[self.advantages]
-
-    def variant(self) -> Variant:
-        """The same as functions.
-
-        Raises:
-            ValueError: the settings do not fit each other.
-        """
-        return Variant(
-            aggregate=AGGREGATIONS[self.aggregation],
-            kl_estimator=KL_ESTIMATORS[self.kl_estimator],
-            recompute_old=self.recompute_old,
-            sampler_ratio_cap=self.sampler_ratio_cap,
-            count_uninformative=self.count_uninformative,
-        )

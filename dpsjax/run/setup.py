@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dpsjax.grpo import BeliefAdvantages
 from dpsjax.grpo import mesh as meshes
-from dpsjax.grpo.advantages import BeliefAdvantages
+from dpsjax.grpo.batch import round_up
 from dpsjax.loop import build
 from dpsjax.loop.adapters import Adapters
 from dpsjax.loop.build import Spec
@@ -139,7 +140,7 @@ def spec_of(config: TrainConfig, task: Task, policy: PolicyConfig) -> Spec:
         OSError: a file that a setting names cannot be read.
     """
     settings, prompts = config.selector, config.rollout.prompts
-    advantages = config.loss.advantage_function()
+    counts = isinstance(config.grpo.loss.advantage_function, BeliefAdvantages)
     first, rest = settings.screen() or (config.grpo.rollouts_per_prompt, 0)
     grpo = dataclasses.replace(config.grpo, rollouts_per_prompt=first + rest)
     data = settings.data(task.train, len(task.train))
@@ -147,13 +148,11 @@ def spec_of(config: TrainConfig, task: Task, policy: PolicyConfig) -> Spec:
     rounds = rounds_of(settings.max_rounds, prompts, len(task.train))
     rank, alpha = config.model.lora_rank, config.model.lora_alpha
     return Spec(
-        selector=watched(selector, data, counts=isinstance(advantages, BeliefAdvantages)),
+        selector=watched(selector, data, counts),
         policy=policy,
         compute=config.model.compute(),
         sampling=config.rollout.sampling(task.response_tokens, task.tokenizer),
         grpo=grpo,
-        variant=config.loss.variant(),
-        advantages=advantages,
         collector=Collector(prompts, rounds, rest),
         pool=len(task.train),
         prompt_tokens=task.prompt_tokens,
@@ -250,7 +249,7 @@ def _evaluation(config: TrainConfig, task: Task, spec: Spec, mesh: Mesh, key: Ke
     temperatures = [sampling.temperature] * config.evaluation.samples
     group = len(temperatures) + 1
     generate = build.generation(spec.policy, spec.compute, sampling, group, mesh)
-    rows = build.round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
+    rows = round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
     return make_evaluate(task, problems, generate, temperatures, rows, mesh, key)
 
 
@@ -258,4 +257,4 @@ def _reference(config: TrainConfig, base: PyTree) -> PyTree:
     """What the update refers to: the base of adapters, or a copy for a KL penalty, or nothing."""
     if config.model.lora_rank:
         return base
-    return jax.tree.map(jnp.copy, base) if config.grpo.kl_coefficient else None
+    return jax.tree.map(jnp.copy, base) if config.grpo.loss.kl_coefficient else None

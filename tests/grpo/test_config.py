@@ -1,4 +1,5 @@
 import dataclasses
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from dpsjax.grpo.config import GRPOConfig
-from dpsjax.grpo.optimizer import decays, make_optimizer
+from dpsjax.grpo import GRPOConfig, LossConfig, decays, leave_one_out, make_optimizer
+from dpsjax.grpo import config as settings
+from dpsjax.grpo.aggregation import sequence_mean, token_mean
+from dpsjax.grpo.kl import k1, k3
 from tests.grpo.stand_in import params as make_params
 
 
@@ -19,12 +22,6 @@ from tests.grpo.stand_in import params as make_params
         ("learning_rate", float("nan")),
         ("weight_decay", -0.1),
         ("max_grad_norm", 0.0),
-        ("clip_low", 0.0),
-        ("clip_low", 1.5),
-        ("clip_high", -0.2),
-        ("dual_clip", 1.2),
-        ("entropy_coefficient", -1.0),
-        ("kl_coefficient", float("nan")),
         ("epochs", 0),
         ("mini_batch", 0),
         ("micro_batch", 0),
@@ -36,12 +33,64 @@ def test_every_field_is_checked(field, value):
         GRPOConfig(**{field: value})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("clip_low", 0.0),
+        ("clip_low", 1.5),
+        ("clip_high", -0.2),
+        ("dual_clip", 1.2),
+        ("entropy_coefficient", -1.0),
+        ("kl_coefficient", float("nan")),
+        ("sampler_ratio_cap", -1.0),
+    ],
+)
+def test_every_field_of_the_loss_is_checked(field, value):
+    with pytest.raises(ValueError, match=rf"LossConfig\.{field}={value!r} must be"):
+        LossConfig(**{field: value})
+
+
+def test_a_truncation_that_cannot_act_is_refused():
+    with pytest.raises(ValueError, match=r"sampler_ratio_cap=2\.0 needs recompute_old=True"):
+        LossConfig(sampler_ratio_cap=2.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "choices"),
+    [
+        ("advantages", settings.ADVANTAGES),
+        ("aggregation", settings.AGGREGATIONS),
+        ("kl_estimator", settings.KL_ESTIMATORS),
+    ],
+)
+def test_every_name_stands_for_the_function_of_that_name(field, choices):
+    names = typing.get_args(typing.get_type_hints(LossConfig)[field])
+    assert typing.get_args(names[0]) == tuple(choices)
+    for name in choices:
+        loss = LossConfig(**{field: name})
+        found = (loss.advantage_function, loss.aggregate, loss.estimate_kl)
+        assert choices[name] in found
+        if name != "denoised":
+            assert choices[name].__name__ == name.replace("-", "_")
+
+
+def test_a_function_may_stand_for_a_name():
+    loss = LossConfig(advantages=leave_one_out, aggregation=sequence_mean, kl_estimator=k1)
+    assert loss.advantage_function is leave_one_out
+    assert loss.aggregate is sequence_mean and loss.estimate_kl is k1
+
+
 def test_defaults_are_the_published_settings():
-    config = GRPOConfig()
-    assert (config.clip_low, config.clip_high, config.dual_clip) == (0.2, 0.28, 10.0)
+    config, loss = GRPOConfig(), LossConfig()
+    assert config.loss == loss
+    assert (loss.clip_low, loss.clip_high, loss.dual_clip) == (0.2, 0.28, 10.0)
+    assert (loss.entropy_coefficient, loss.kl_coefficient) == (0.001, 0)
+    assert loss.advantage_function is settings.ADVANTAGES["group-normalized"]
+    assert loss.aggregate is token_mean and loss.estimate_kl is k3
+    assert not loss.recompute_old and loss.sampler_ratio_cap is None
     assert (config.weight_decay, config.max_grad_norm, config.learning_rate) == (0.1, 1.0, 1e-6)
-    assert (config.rollouts_per_prompt, config.entropy_coefficient, config.epochs) == (8, 0.001, 1)
-    assert len(dataclasses.fields(config)) <= 12
+    assert (config.rollouts_per_prompt, config.epochs) == (8, 1)
+    assert max(len(dataclasses.fields(part)) for part in (config, loss)) <= 12
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.epochs = 2  # pyright: ignore
 

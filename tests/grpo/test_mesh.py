@@ -10,18 +10,22 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from dpsjax.grpo.batch import RolloutBatch
-from dpsjax.grpo.config import GRPOConfig
-from dpsjax.grpo.mesh import (
+from dpsjax.grpo import (
+    GRPOConfig,
+    LossConfig,
+    RolloutBatch,
+    batch_rows,
     batch_sharding,
+    decays,
     jit_update,
     make_mesh,
+    make_optimizer,
+    make_update,
     optimizer_shardings,
     prompt_axis_shardings,
 )
-from dpsjax.grpo.optimizer import decays, make_optimizer
-from dpsjax.grpo.update import make_update
 from dpsjax.policy import Policy, PolicyConfig, shardings, token_log_probs
+from tests.grpo import stand_in
 from tests.grpo.stand_in import largest_difference
 
 B, G, T, P = 8, 4, 5, 4
@@ -30,7 +34,7 @@ SHAPE = PolicyConfig(
     attention_bias=True,
 )  # fmt: skip
 CONFIG = GRPOConfig(rollouts_per_prompt=G, learning_rate=1e-3, mini_batch=4, micro_batch=2 * G)
-WITH_KL = dataclasses.replace(CONFIG, kl_coefficient=0.01)
+WITH_KL = dataclasses.replace(CONFIG, loss=LossConfig(kl_coefficient=0.01))
 OPTIMIZER = make_optimizer(CONFIG)
 STEPS = 5
 
@@ -87,7 +91,7 @@ def train(step, params, state, batches, reference):
 def test_eight_devices_give_the_result_of_one(policy, batches, axes, config):
     start, log_prob_fn = policy
     update = make_update(config, log_prob_fn, OPTIMIZER)
-    reference = start if config.kl_coefficient else None
+    reference = start if config.loss.kl_coefficient else None
     single = jax.jit(update, donate_argnums=(0, 1))
     params = jax.tree.map(jnp.copy, start)
     one = train(single, params, OPTIMIZER.init(params), batches, reference)
@@ -112,6 +116,39 @@ def test_eight_devices_give_the_result_of_one(policy, batches, axes, config):
     assert all(m.skipped_nonfinite == m.skipped_empty == 0 for m in one[2])
     for x, sharding in zip(jax.tree.leaves(eight[0]), jax.tree.leaves(placement), strict=True):
         assert x.sharding.is_equivalent_to(sharding, x.ndim)
+
+
+def padded(batch, rows):
+    """Rows of garbage behind the prompts."""
+    short = rows - batch.index.shape[0]
+    tail = jax.tree.map(lambda x: jnp.repeat(x[:1], short, axis=0), batch)
+    tail = tail._replace(index=jnp.full(short, -1, jnp.int32), log_probs=tail.log_probs * jnp.nan)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), batch, tail)
+
+
+@pytest.mark.parametrize(("prompts", "mini"), [(4, 2), (8, 2), (6, 3), (4, None)])
+def test_padding_does_not_reach_the_mini_batches(prompts, mini):
+    """The same optimizer steps on the same prompts, whatever the number of devices."""
+    config = GRPOConfig(rollouts_per_prompt=stand_in.G, mini_batch=mini, learning_rate=0.1)
+    optimizer = make_optimizer(config)
+    update = make_update(config, stand_in.log_prob_fn, optimizer)
+    start, batch = stand_in.params(jnp.float64), stand_in.batch(jnp.float64)
+    batch = stand_in.rows(batch, np.arange(prompts))
+    found = {}
+    for ways in (1, 3, 8):
+        mesh = make_mesh(data=ways, devices=jax.devices()[:ways])
+        step = jit_update(update, optimizer, start, shardings(start, mesh), mesh)
+        params = jax.tree.map(jnp.copy, start)
+        given = padded(batch, batch_rows(config, prompts, ways))
+        assert given.index.shape[0] % ways == 0
+        new, _, metrics = step(params, optimizer.init(params), given, None)
+        found[ways] = jax.device_get((new, metrics))
+    number = prompts // (mini or prompts)
+    for new, metrics in found.values():
+        assert (metrics.steps, metrics.groups, metrics.skipped_empty) == (number, prompts, 0)
+        assert largest_difference(new, found[1][0]) < 1e-12
+        chex.assert_trees_all_close(metrics, found[1][1], rtol=1e-6)
+    assert largest_difference(found[1][0], start) > 0.05
 
 
 def test_parameters_and_moments_are_divided_alike(policy):

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import chex
@@ -7,10 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from dpsjax.grpo.config import GRPOConfig
-from dpsjax.grpo.losses import k1, sequence_mean
-from dpsjax.grpo.optimizer import make_optimizer
-from dpsjax.grpo.update import Variant, make_update
+from dpsjax.grpo import GRPOConfig, LossConfig, make_optimizer, make_update
 from tests.grpo.stand_in import (
     B,
     G,
@@ -29,14 +27,19 @@ GRADIENT = optax.sgd(1.0)  # new = old - gradient
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
+LOSS = {field.name for field in dataclasses.fields(LossConfig)}
+
+
 def settings(**changes):
-    return GRPOConfig(**({"rollouts_per_prompt": G, "learning_rate": 1e-2} | changes))
+    """Of the update and of its loss, by name."""
+    loss = LossConfig(**{name: changes.pop(name) for name in LOSS & set(changes)})
+    return GRPOConfig(**{"rollouts_per_prompt": G, "learning_rate": 1e-2, "loss": loss} | changes)
 
 
 @functools.cache
-def compiled(config, variant=None, optimizer=GRADIENT, function=log_prob_fn):
+def compiled(config, optimizer=GRADIENT, function=log_prob_fn):
     """One jitted update for each choice, shared by the tests: compiling is what they cost."""
-    update = make_update(config, function, optimizer, variant or Variant())
+    update = make_update(config, function, optimizer)
     return jax.jit(update, compiler_options=QUICK)
 
 
@@ -45,10 +48,10 @@ def adam(config):
     return make_optimizer(config)
 
 
-def run(batch_, params=None, *, config=None, variant=None, optimizer=GRADIENT, reference=None):
+def run(batch_, params=None, *, config=None, optimizer=GRADIENT, reference=None):
     """One jitted update; returns parameters, optimizer state and metrics."""
     params = make_params(jnp.float64) if params is None else params
-    update = compiled(config or settings(), variant or Variant(), optimizer)
+    update = compiled(config or settings(), optimizer)
     return update(params, optimizer.init(params), batch_, reference)
 
 
@@ -76,10 +79,12 @@ def test_gradient_matches_finite_differences_of_the_loop(whole):
         index=jnp.where(jnp.arange(B) == 6, -1, jnp.arange(B, dtype=jnp.int32)),
         weight=jnp.linspace(0.5, 1.5, B, dtype=jnp.float32),
     )
-    config = settings(entropy_coefficient=0.01, kl_coefficient=0.05, clip_low=0.05, clip_high=0.05)
-    variant = Variant(aggregate=sequence_mean, recompute_old=True, sampler_ratio_cap=1.05)
+    config = settings(
+        aggregation="sequence-mean", entropy_coefficient=0.01, kl_coefficient=0.05, clip_low=0.05,
+        clip_high=0.05, recompute_old=True, sampler_ratio_cap=1.05,
+    )  # fmt: skip
     start, reference = make_params(jnp.float64), make_params(jnp.float64, seed=9)
-    got, _ = gradient(part, config=config, variant=variant, reference=reference)
+    got, _ = gradient(part, config=config, reference=reference)
 
     used = np.repeat([i not in (2, 4, 6) for i in range(B)], G)
     flat_mask = np.asarray(part.mask).reshape(-1, T)
@@ -139,7 +144,7 @@ def test_rows_outside_the_loss_contribute_nothing(whole, field):
 def test_uninformative_groups_can_stay_in_the_denominator(whole):
     part = whole._replace(informative=jnp.arange(B) < 5, accept=jnp.arange(B) != 0)
     without, _ = gradient(part)
-    within, _ = gradient(part, variant=Variant(count_uninformative=True))
+    within, _ = gradient(part, config=settings(count_uninformative=True))
     kept = float(jnp.sum(part.mask[1:5])) / float(jnp.sum(part.mask))
     # token_weights are float32
     assert largest_difference(jax.tree.map(lambda x: x * kept, without), within) < 1e-6
@@ -147,10 +152,11 @@ def test_uninformative_groups_can_stay_in_the_denominator(whole):
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_mini_batches_and_epochs_are_successive_steps(whole, recompute):
-    config = settings(mini_batch=2, epochs=2, micro_batch=G, learning_rate=0.1)
+    config = settings(
+        mini_batch=2, epochs=2, micro_batch=G, learning_rate=0.1, recompute_old=recompute
+    )
     optimizer = adam(config)
-    variant = Variant(recompute_old=recompute)
-    got = run(whole, config=config, variant=variant, optimizer=optimizer)
+    got = run(whole, config=config, optimizer=optimizer)
 
     params = make_params(jnp.float64)
     state = optimizer.init(params)
@@ -159,7 +165,7 @@ def test_mini_batches_and_epochs_are_successive_steps(whole, recompute):
         fixed = whole._replace(log_probs=exact)
     else:
         fixed = whole
-    step = compiled(settings(learning_rate=0.1), Variant(), optimizer)
+    step = compiled(settings(learning_rate=0.1), optimizer)
     losses = []
     for _ in range(2):
         for first in range(B // 2):
@@ -180,7 +186,7 @@ def test_a_single_step_recomputes_old_probabilities_in_its_own_pass(whole):
         evaluations.append(1)
         return log_prob_fn(*arguments)
 
-    update = make_update(settings(), counted, GRADIENT, Variant(recompute_old=True))
+    update = make_update(settings(recompute_old=True), counted, GRADIENT)
     params = make_params(jnp.float64)
     quick = jax.jit(update, compiler_options=QUICK)
     _, _, metrics = quick(params, GRADIENT.init(params), whole, None)
@@ -194,12 +200,12 @@ def test_a_single_step_recomputes_old_probabilities_in_its_own_pass(whole):
 
 def test_truncation_scales_down_what_the_sampler_under_reported(whole):
     exact, _ = log_prob_fn(make_params(jnp.float64), *whole[1:5])
-    config = settings(entropy_coefficient=0.0)
+    config = settings(entropy_coefficient=0.0, recompute_old=True)
     doubled = whole._replace(log_probs=exact - jnp.log(2.0))  # old / sampler = 2 everywhere
-    free, _ = gradient(doubled, config=config, variant=Variant(recompute_old=True))
+    free, _ = gradient(doubled, config=config)
     for cap, factor in ((1.5, 1.5), (4.0, 2.0)):
-        variant = Variant(recompute_old=True, sampler_ratio_cap=cap)
-        got, metrics = gradient(doubled, config=config, variant=variant)
+        config = settings(entropy_coefficient=0.0, recompute_old=True, sampler_ratio_cap=cap)
+        got, metrics = gradient(doubled, config=config)
         assert largest_difference(got, jax.tree.map(lambda x, f=factor: x * f, free)) < 1e-12
         np.testing.assert_allclose(metrics.policy.sampler_weight, factor, rtol=1e-6)
 
@@ -213,7 +219,8 @@ def test_kl_pulls_towards_the_reference(whole):
     same, still = gradient(quiet, config=config, reference=params)
     assert still.policy.kl < 1e-7
     assert largest_difference(same, jax.tree.map(jnp.zeros_like, same)) < 1e-12
-    moved, _ = gradient(quiet, config=config, variant=Variant(kl_estimator=k1), reference=params)
+    config = settings(kl_coefficient=1.0, entropy_coefficient=0.0, kl_estimator="k1")
+    moved, _ = gradient(quiet, config=config, reference=params)
     assert largest_difference(moved, same) > 1e-3  # k1's gradient is the score, not 0
 
 
@@ -223,7 +230,7 @@ def test_repeated_updates_raise_what_had_a_positive_advantage():
     optimizer = make_optimizer(config)
     params = make_params()
     state = optimizer.init(params)
-    update = compiled(config, Variant(), optimizer)
+    update = compiled(config, optimizer)
 
     def gain(params):
         log_probs, _ = log_prob_fn(params, *part[1:5])
@@ -256,7 +263,7 @@ def test_low_precision_parameters_keep_their_dtype():
         outputs = log_prob_fn(params, *arguments)
         return jax.tree.map(lambda x: x.astype(jnp.float32), outputs)
 
-    update = compiled(config, Variant(), optimizer, wide)
+    update = compiled(config, optimizer, wide)
     new, state, metrics = update(params, optimizer.init(params), batch(), None)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, params)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, optimizer.init(params))
@@ -272,7 +279,7 @@ class TestSkippedSteps:
         return run(whole, config=self.config, optimizer=self.optimizer)[:2]
 
     def apply(self, params, state, part, function=log_prob_fn):
-        update = compiled(self.config, Variant(), self.optimizer, function)
+        update = compiled(self.config, self.optimizer, function)
         return update(params, state, part, None)
 
     def test_nothing_informative_changes_nothing(self, whole):
@@ -289,7 +296,7 @@ class TestSkippedSteps:
         bad = whole._replace(advantages=whole.advantages.at[0, 0].set(poison))
         *got, metrics = self.apply(params, state, bad)
         assert (metrics.skipped_nonfinite, metrics.skipped_empty) == (1, 0)
-        only = compiled(settings(), Variant(), self.optimizer)
+        only = compiled(settings(), self.optimizer)
         want = only(params, state, rows(whole, np.arange(1, B, 2)), None)
         assert largest_difference(got[0], want[0]) < 1e-12
         worse = bad._replace(advantages=bad.advantages.at[1, 1].set(poison))
@@ -312,25 +319,34 @@ class TestSkippedSteps:
 
 
 @pytest.mark.parametrize(
-    ("changes", "variant", "message"),
+    ("changes", "message"),
     [
-        (
-            {"rollouts_per_prompt": 8},
-            Variant(),
-            r"the batch has 4 rollouts .*rollouts_per_prompt=8",
-        ),
-        ({"mini_batch": 3}, Variant(), r"mini_batch=3 does not divide the batch of 8 prompts"),
-        ({"micro_batch": 12}, Variant(), r"micro_batch=12 sequences does not divide"),
-        ({"kl_coefficient": 0.1}, Variant(), r"kl_coefficient=0\.1 needs reference_params"),
+        ({"rollouts_per_prompt": 8}, r"the batch has 4 rollouts .*rollouts_per_prompt=8"),
+        ({"mini_batch": 3}, r"mini_batch=3 takes 3 of the batch's 8 prompts on 1 devices"),
+        ({"micro_batch": 12}, r"micro_batch=12 sequences does not divide"),
+        ({"kl_coefficient": 0.1}, r"kl_coefficient=0\.1 needs reference_params"),
     ],
 )
-def test_what_does_not_fit_is_refused(whole, changes, variant, message):
+def test_what_does_not_fit_is_refused(whole, changes, message):
     with pytest.raises(ValueError, match=message):
-        run(whole, config=settings(**changes), variant=variant)
+        run(whole, config=settings(**changes))
 
 
-def test_a_truncation_that_cannot_act_is_refused():
-    with pytest.raises(ValueError, match="needs recompute_old=True"):
-        Variant(sampler_ratio_cap=2.0)
-    with pytest.raises(ValueError, match=r"sampler_ratio_cap=-1\.0 must be above 0"):
-        Variant(sampler_ratio_cap=-1.0, recompute_old=True)
+def test_functions_of_ones_own_are_as_good_as_names(whole):
+    """A mean over all tokens, spelled out, and k1 by another name."""
+
+    def mean(mask, counted):
+        kept = mask.astype(jnp.float32)
+        return kept / jnp.sum(jnp.where(counted[:, None], kept, 0))
+
+    reference = make_params(jnp.float64, seed=9)
+    own = settings(kl_coefficient=0.1, aggregation=mean, kl_estimator=lambda p, q: p - q)
+    named = settings(kl_coefficient=0.1, kl_estimator="k1")
+    got, _ = gradient(whole, config=own, reference=reference)
+    want, _ = gradient(whole, config=named, reference=reference)
+    assert largest_difference(got, want) < 1e-12
+
+
+def test_an_aggregation_of_another_shape_is_refused(whole):
+    with pytest.raises(AssertionError, match="shape"):
+        run(whole, config=settings(aggregation=lambda mask, counted: jnp.ones(mask.shape[0])))

@@ -8,7 +8,7 @@ from tests.inputs.wrong import Row, complaints
 
 TASK = sections.CountdownConfig(problems=64, held_out=16)
 # Sections that are given whole; their own numbers have rows of their own.
-WHOLE = {"rollout", "model", "selector", "task", "grpo", "evaluation", "mesh", "checkpoint", "loss"}
+WHOLE = {"rollout", "model", "selector", "task", "grpo", "evaluation", "mesh", "checkpoint"}
 ROWS = {
     "TrainConfig": Row(
         TrainConfig,
@@ -22,10 +22,6 @@ ROWS = {
     "CheckpointConfig": Row(sections.CheckpointConfig, vars(sections.CheckpointConfig())),
     "ModelConfig": Row(
         lambda **given: sections.ModelConfig(**given).policy(8), vars(sections.ModelConfig())
-    ),
-    "LossConfig": Row(
-        sections.LossConfig,
-        {**vars(sections.LossConfig()), "recompute_old": True, "sampler_ratio_cap": 2.0},
     ),
     "CountdownConfig": Row(
         lambda **given: sections.CountdownConfig(**given).build(),

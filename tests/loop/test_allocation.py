@@ -20,7 +20,6 @@ from dpsjax.run import outputs
 from dpsjax.run.config import (
     CheckpointConfig,
     EvaluationConfig,
-    LossConfig,
     MeshConfig,
     RolloutConfig,
 )
@@ -201,7 +200,7 @@ def test_equal_shares_are_the_run_without_them():
     [
         {"selector": settings("vip", most=8)},
         {"selector": settings("cures", most=16)},
-        {"selector": settings("vip", most=8), "loss": LossConfig(advantages="denoised")},
+        {"selector": settings("vip", most=8), "grpo": tiny.grpo(advantages="denoised")},
         {
             "selector": settings("knapsack", lowest=2, most=6, inner="dps"),
             "grpo": GRPOConfig(rollouts_per_prompt=tiny.GROUP, mini_batch=2, micro_batch=4),

@@ -8,7 +8,7 @@ import pytest
 from dpsjax.loop.buckets import cut, widths
 from dpsjax.loop.groups import Draw, Groups, collected
 from dpsjax.policy import Rollouts
-from dpsjax.run.config import LossConfig, RolloutConfig
+from dpsjax.run.config import RolloutConfig
 from dpsjax.run.setup import make_mesh
 from dpsjax.selectors import Feedback
 from tests.run import tiny
@@ -68,7 +68,7 @@ def test_settings_that_do_not_fit():
     with pytest.raises(ValueError, match=r"rollout\.buckets=2 would change the length"):
         tiny.config(
             rollout=RolloutConfig(prompts=4, buckets=2),
-            loss=LossConfig(aggregation="constant-length"),
+            grpo=tiny.grpo(aggregation="constant-length"),
         )
     with pytest.raises(ValueError, match=r"model\.waves=3 must divide rollouts_per_prompt=4"):
         tiny.config(model=dataclasses.replace(tiny.MODEL, waves=3))

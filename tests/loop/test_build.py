@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from dpsjax.grpo.config import GRPOConfig
 from dpsjax.loop.build import build
 from dpsjax.loop.step import train_step
 from dpsjax.policy.sharding import MESH_AXES
@@ -35,10 +34,7 @@ def watching(run, seen):
     ("selector", "changes"),
     [
         (settings("uniform"), {"mesh": MeshConfig(data=2, fsdp=2, tensor=2)}),
-        (
-            settings("uniform"),
-            {"grpo": GRPOConfig(rollouts_per_prompt=tiny.GROUP, kl_coefficient=0.1)},
-        ),
+        (settings("uniform"), {"grpo": tiny.grpo(kl_coefficient=0.1)}),
         (settings("dynamic-sampling", max_rounds=2), {}),
         (settings("speed", screen=2, rest=2), {"mesh": MeshConfig(data=2)}),
         (settings("knapsack", lowest=0, most=6), {}),

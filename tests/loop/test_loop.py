@@ -123,12 +123,14 @@ def test_a_reward_that_is_not_finite_makes_its_rollout_invalid(prepared):
 
 @pytest.mark.slow
 def test_eight_devices_give_the_result_of_one():
-    """Data, fsdp and tensor parallel at once; 33 prompts leave rows to fill up on 8 devices."""
+    """Data, fsdp and tensor parallel at once; 33 prompts leave rows to fill up on 8 devices, and
+    so do two mini-batches of 3 prompts on the 4 that share a batch."""
     task = CountdownConfig(**{**vars(tiny.TASK), "problems": 33})
     rollout = RolloutConfig(prompts=6)
+    grpo = dataclasses.replace(tiny.grpo(), mini_batch=3)
     results = []
     for mesh in (MeshConfig(data=1), MeshConfig(data=2, fsdp=2, tensor=2)):
-        run, state = tiny.easy_run(tiny.config(task=task, rollout=rollout, mesh=mesh))
+        run, state = tiny.easy_run(tiny.config(task=task, rollout=rollout, grpo=grpo, mesh=mesh))
         before = jax.tree.map(np.asarray, state.params)
         state, records = tiny.steps(run, state, count=5)
         belief = real_rows(state.selector, run.stages.axes, 33)

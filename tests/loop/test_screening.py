@@ -12,7 +12,7 @@ from dpsjax.loop.step import train_step
 from dpsjax.report.prompt_table import histories
 from dpsjax.report.trace_file import trace_rows
 from dpsjax.run import outputs
-from dpsjax.run.config import CheckpointConfig, EvaluationConfig, LossConfig, MeshConfig
+from dpsjax.run.config import CheckpointConfig, EvaluationConfig, MeshConfig
 from dpsjax.run.selector_settings import settings
 from tests.oracles import grpo as oracle
 from tests.run import tiny
@@ -139,7 +139,7 @@ def test_a_resumed_run_is_the_run_that_would_have_been(compiled, tmp_path):
 
 def test_advantages_by_a_belief_of_the_screening_alone_are_refused():
     with pytest.raises(ValueError, match=r"loss\.advantages='denoised' needs"):
-        tiny.config(selector=SPEED, loss=LossConfig(advantages="denoised"))
+        tiny.config(selector=SPEED, grpo=tiny.grpo(advantages="denoised"))
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dpsjax.grpo.config import GRPOConfig
 from dpsjax.policy import load_weights
 from dpsjax.run.config import MeshConfig, ModelConfig
 from dpsjax.run.position import Position
@@ -19,7 +18,7 @@ pytest.importorskip("qwix", reason="needs the extra: lora")
 @pytest.fixture(scope="module")
 def adapted():
     model = dataclasses.replace(tiny.MODEL, lora_rank=2, lora_alpha=4.0)
-    grpo = GRPOConfig(rollouts_per_prompt=tiny.GROUP, learning_rate=3e-3, kl_coefficient=0.01)
+    grpo = tiny.grpo(kl_coefficient=0.01)
     return tiny.easy_run(tiny.config(model=model, grpo=grpo, mesh=MeshConfig(data=1, fsdp=2)))
 
 

@@ -104,7 +104,7 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(tmp_path):
 OPTIONS = (
     "--task.problems 8 --task.held-out 4 --task.sizes 2 --task.weights 1 --prompts 2 "
     "--task.response-tokens 8 --grpo.rollouts-per-prompt 2 --evaluation.problems 2 "
-    "--evaluation.samples 1 --grpo.entropy-coefficient 0.1 --grpo.learning-rate 1e-2 "
+    "--evaluation.samples 1 --loss.entropy-coefficient 0.1 --grpo.learning-rate 1e-2 "
     "--steps 2 --mesh.data 1 --mesh.fsdp 2 --model.dtype bfloat16 --model.remat full"
 )
 

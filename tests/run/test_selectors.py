@@ -11,7 +11,7 @@ import pytest
 from dpsjax import observe, select, selectors
 from dpsjax.cli import parse_train
 from dpsjax.grpo.config import GRPOConfig
-from dpsjax.run.config import LossConfig, from_dict, to_dict
+from dpsjax.run.config import from_dict, to_dict
 from dpsjax.run.selector_settings import Around, selector_names, settings
 from dpsjax.tasks.base import Problem
 from dpsjax.tasks.traces import make_trace, write_trace
@@ -153,7 +153,7 @@ def test_combinators_that_cannot_be_are_refused(change):
 def test_denoised_advantages_train():
     """They learn from groups that agree too, which GRPO's leave out."""
     run, state = tiny.easy_run(
-        tiny.config(selector=settings("uniform"), loss=LossConfig(advantages="denoised"))
+        tiny.config(selector=settings("uniform"), grpo=tiny.grpo(advantages="denoised"))
     )
     state, records = tiny.steps(run, state, count=2)
     assert all(record["groups_in_loss"] == 4 for record in records)

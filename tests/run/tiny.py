@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from dpsjax.grpo.config import GRPOConfig
+from dpsjax.grpo import GRPOConfig, LossConfig
 from dpsjax.loop.step import train_step
 from dpsjax.run import resume
 from dpsjax.run.config import (
@@ -36,6 +36,11 @@ MODEL = ModelConfig(
 GROUP = 4
 
 
+def grpo(**loss) -> GRPOConfig:
+    """GRPO with these settings of the loss."""
+    return GRPOConfig(rollouts_per_prompt=GROUP, learning_rate=3e-3, loss=LossConfig(**loss))
+
+
 def config(**changes) -> TrainConfig:
     """Two steps of 4 prompts x 4 rollouts on one device."""
     values = {
@@ -43,7 +48,7 @@ def config(**changes) -> TrainConfig:
         "rollout": RolloutConfig(prompts=4),
         "model": MODEL,
         "task": TASK,
-        "grpo": GRPOConfig(rollouts_per_prompt=GROUP, learning_rate=3e-3),
+        "grpo": grpo(),
         "evaluation": EvaluationConfig(every=1, problems=6, samples=2),
         "mesh": MeshConfig(data=1),
     }
