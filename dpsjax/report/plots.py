@@ -134,9 +134,9 @@ def draw_accuracy(axes: "Axes", records: Sequence[Record]) -> None:
     greedy = held_out_curve(records, "greedy")
     axes.plot(*greedy, "o--", color=ORANGE, markersize=3.5, label="held-out, greedy")
     tried = records[0].get("held_out_before_by_temperature", {}).values()
-    best = max([*tried, *held_out_curve(records)[1][:1], *greedy[1][:1]])
-    label = "before, best temperature"
-    axes.axhline(best, color="#222222", linewidth=0.8, linestyle=":", label=label)
+    if before := [*tried, *held_out_curve(records)[1][:1], *greedy[1][:1]]:
+        label = "before, best temperature"
+        axes.axhline(max(before), color="#222222", linewidth=0.8, linestyle=":", label=label)
     axes.set(xlabel="rollouts", ylabel="accuracy", ylim=(0, 1), xlim=(0, None))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x else "0")
     axes.legend(loc="best", fontsize=8)
