@@ -195,14 +195,19 @@ def rollout_counts(passes, trials) -> tuple[Array, Array]:
     return passes, trials
 
 
-def require_rows(name: str, value, length: int) -> None:
-    """Demand that something known of each row has a row for each.
+def rows(name: str, value, length: int) -> np.ndarray | Array:
+    """Something known of each row, as an array [length, ...].
 
     Raises:
+        TypeError: it holds no numbers.
         ValueError: its first axis has another length.
     """
-    if np.ndim(value) == 0 or np.shape(value)[0] != length:
-        raise ValueError(f"{name} must have shape ({length}, ...), got {np.shape(value)}")
+    array = value if isinstance(value, jax.Array) else _as_array(name, value)
+    if not _is_real(array.dtype):
+        raise TypeError(f"{name}={_shown(value)} must be numbers")
+    if array.ndim == 0 or array.shape[0] != length:
+        raise ValueError(f"{name} must have shape ({length}, ...), got {array.shape}")
+    return array
 
 
 def require_range(low: float, high: float, **values) -> None:

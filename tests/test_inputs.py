@@ -60,16 +60,16 @@ def finite(tree) -> bool:
 @given(vectors(st.integers(-3, POOL + 1)), vectors(counts), vectors(counts))
 def test_observe(index, passes, trials):
     try:
-        accept, state = dpsjax.observe(SELECTOR, START, index, passes, trials)
+        feedback, state = dpsjax.observe(SELECTOR, START, index, passes, trials)
     except (ValueError, TypeError) as error:
         assert names(error, "index", "passes", "trials")
         return
     index, passes, trials = (np.asarray(v) for v in (index, passes, trials))
-    assert accept.shape == index.shape and finite(state)
+    assert feedback.accept.shape == index.shape and finite(state)
     assert ((index >= -1) & (index < POOL)).all()
     real = index >= 0
     assert ((passes >= 0) & (passes <= trials))[real].all()
-    assert not np.asarray(accept)[~real | (trials == 0)].any()
+    assert not np.asarray(feedback.accept)[~real | (trials == 0)].any()
     belief = np.array(jax.tree.leaves(state.parts[0].posterior))
     np.testing.assert_allclose(belief.sum(axis=0), 1, atol=1e-5)
 

@@ -114,6 +114,9 @@ def observe(
             look: ``rewards`` float[B, G] and ``entropies`` float[B, G] (mean token entropy of each
             rollout, NaN where there is none). Of rows with the same id the first one's are used.
 
+    Rows may be sequences, or arrays of any library that NumPy can read. A function of your own
+    under ``jax.jit`` takes arrays of JAX and NumPy alone: give it ``np.asarray(tensor)``.
+
     Returns:
         ``(feedback, state)``; padding is not accepted.
 
@@ -130,15 +133,13 @@ def observe(
         pool.require_active(state, index)
     age = np.zeros(index.shape, np.int32) if age is None else age
     age = checks.counts("age", age, length=index.shape[0], of="index")
-    for name, value in extras.items():
-        checks.require_rows(name, value, index.shape[0])
-        extras[name] = jnp.asarray(value)
+    known = {name: checks.rows(name, value, index.shape[0]) for name, value in extras.items()}
 
     def call(state, *arrays):
         rows = jax.tree.map(jnp.asarray, arrays)
         return _observe(selector, axis_name, advance, state, *rows)
 
-    arrays = (index, passes, trials, age, extras)
+    arrays = (index, passes, trials, age, known)
     if axis_name is None and checks.is_concrete(state, arrays):
         done = compiled((selector, "observe", advance), call, state, arrays, donate=donate)
         if done is not None:
@@ -156,7 +157,8 @@ def advance(selector: Selector, state: ChainState) -> ChainState:
     Returns:
         the state.
     """
-    return selector.advance(pool.checked(selector, state))
+    state = pool.checked(selector, state)
+    return selector.advance(state)
 
 
 def inspect(selector: Selector, state: ChainState, group: int = 8) -> Outlook:

@@ -216,6 +216,16 @@ def stateless(
     return part
 
 
+def _apart(state: PyTree) -> PyTree:
+    """The state with an array of its own for every leaf, as donating it asks for."""
+    leaves, structure = jax.tree.flatten(state)
+    places = {id(leaf): place for place, leaf in enumerate(leaves)}
+    own = (
+        leaf if places[id(leaf)] == place else jnp.copy(leaf) for place, leaf in enumerate(leaves)
+    )
+    return jax.tree.unflatten(structure, own)
+
+
 def chain(*parts: Selector) -> Selector:
     """Compose parts: proposals and evidence run through them from left to right.
 
@@ -240,7 +250,7 @@ def chain(*parts: Selector) -> Selector:
     def init(num_prompts: int, data: Data = None) -> ChainState:
         checks.require_counts(num_prompts=num_prompts)
         states = tuple(part.init(num_prompts, data) for part in parts)
-        return ChainState(jnp.ones(num_prompts, bool), states)
+        return _apart(ChainState(jnp.ones(num_prompts, bool), states))
 
     def through(state: ChainState, value, call):
         states = []

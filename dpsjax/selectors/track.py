@@ -244,8 +244,8 @@ def track_visits() -> Selector:
     """
 
     def init(num_prompts: int, data=None) -> VisitState:
-        times, last = jnp.zeros((2, num_prompts), jnp.int32)  # donated, each needs its own buffer
-        return VisitState(times, last, jnp.zeros(num_prompts, bool), jnp.zeros((), jnp.int32))
+        none = jnp.zeros(num_prompts, jnp.int32)
+        return VisitState(none, none, jnp.zeros(num_prompts, bool), jnp.zeros((), jnp.int32))
 
     def observe(evidence: Evidence, state: VisitState):
         index = clear_of(evidence.index, evidence.trials)

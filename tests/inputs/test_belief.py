@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dpsjax import hmm
-from dpsjax.belief import beta, binomial, ema, gaussian
+from dpsjax.belief import beta, ema, grid, kalman, states
 from tests.inputs.wrong import Row, complaints, public
 
 POOL = 4
@@ -35,38 +35,38 @@ ROWS = {
     "hmm.prior": Row(hmm.prior, {"params": PARAMS, "belief": BELIEF}),
     "hmm.posterior": Row(hmm.posterior, {"params": PARAMS, "belief": BELIEF}),
     "hmm.alpha": Row(hmm.alpha, {"params": PARAMS, "belief": BELIEF}),
-    "partition.merge_states": Row(
-        hmm.merge_states, {"index": INDEX, "state": STATE, "num_states": 3}
-    ),
-    "partition.solve_state": Row(
+    "states.solve_state": Row(
         hmm.solve_state, {"passes": PASSES, "trials": TRIALS, "num_states": 3}
     ),
-    "partition.partition_state": Row(
+    "states.partition_state": Row(
         hmm.partition_state,
-        {"passes": PASSES, "trials": TRIALS, "cuts": hmm.PARTITIONS[5]},
+        {"passes": PASSES, "trials": TRIALS, "cuts": states.PARTITIONS[5]},
         also={"cuts": [((1, 0, True),), ((2, 3, True), (1, 3, True)), ((0.5, 1, True),)]},
     ),
     "beta.params": Row(beta.params, {"decay": 0.5, "prior": (1.0, 1.0), "forget_unseen": False}),
-    "binomial.params": Row(
-        binomial.params, {"moves": (1.0, 46.0, 2.5, 0.5), "decay": 0.9, "memory": 0.9}
-    ),
-    "binomial.rates": Row(binomial.rates, {"cells": 16}),
+    "grid.params": Row(grid.params, {"moves": (1.0, 46.0, 2.5, 0.5), "decay": 0.9, "memory": 0.9}),
+    "grid.rates": Row(grid.rates, {"cells": 16}),
     "beta.init": Row(beta.init, {"params": beta.params(), "num_prompts": POOL}),
-    "binomial.init": Row(
-        binomial.init, {"params": binomial.params(), "num_prompts": POOL, "cells": 16}
-    ),
+    "grid.init": Row(grid.init, {"params": grid.params(), "num_prompts": POOL, "cells": 16}),
     "ema.init": Row(ema.init, {"start": 0.5, "num_prompts": POOL}),
-    "gaussian.init": Row(gaussian.init, {"mean": 0.5, "variance": 1.0, "num_prompts": POOL}),
+    "kalman.init": Row(kalman.init, {"mean": 0.5, "variance": 1.0, "num_prompts": POOL}),
 }
 # The steps of the filters and their closed forms: the trackers of dpsjax.selectors call them, with
 # what `observe` has checked and rows that they have merged; tests/belief holds them to the truth.
 INNER = {
-    "beta": "counts counts_of update offset variance_of_rollout expected_variance_of_rollout "
-    "informative_prob information denoised_advantages",
-    "binomial": "prior learn update mixed_chance expectation shard_sums",
-    "ema": "update progress_weight",
-    "gaussian": "variance measure_logit measure_arc update expected_variance_of_rollout",
-    "rows": "gather_index scatter_index merge_duplicates",
+    "blocks": "in_blocks",
+    "beta": "BetaView advance counts denoised_advantages expected_variance_of_rollout information "
+    "informative_prob observe offset variance_of_rollout",
+    "ema": "RateView observe",
+    "filter": "View averaged clear_of group_outcome ordered weighted",
+    "grid": "GridView advance expectation mixed_chance observe prior",
+    "hmm": "advance observe",
+    "kalman": "GaussianView advance expected_variance_of_rollout measure_arc measure_logit observe "
+    "rate_of_arc variance",
+    "noise": "hash_bits hash_uniform hash_words row_beta row_bits row_gumbel row_normal "
+    "row_uniform",
+    "rows": "gather_index merge_duplicates scatter_index",
+    "states": "StateView merge_states pooled_state state_ranges",
 }
 
 

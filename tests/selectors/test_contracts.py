@@ -350,3 +350,11 @@ def test_inspect_answers_wherever_there_is_a_belief(name):
     np.testing.assert_allclose(outcome.sum(axis=0), 1, atol=1e-6)
     np.testing.assert_array_equal(outcome[1], mixed)
     assert np.ptp(rate) > 0  # it is of these prompts
+
+
+@every_selector
+def test_every_leaf_has_a_buffer_of_its_own(name):
+    """Donating a state that names a buffer twice is an error of JAX."""
+    state = start(build(name)[0])
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+    assert len(set(buffers)) == len(buffers)
