@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from dpsjax.run.selectors import Dps, Mopps, Uniform
 
 import dpsjax
 from dpsjax import cli
 from dpsjax.run.config import TrainConfig, default_config, from_dict, to_dict
+from dpsjax.run.selector_settings import settings
 
 TINY = shlex.split(
     "train countdown --init random --steps 2 --prompts 4 --model.width 32 --model.mlp-width 64 "
@@ -58,11 +58,11 @@ def test_each_task_has_options_of_its_own():
 @pytest.mark.parametrize(
     ("words", "selector"),
     [
-        ("--selector uniform", Uniform()),
-        ("--selector=dps", Dps()),
-        ("--selector mopps --selector.target 0.4", Mopps(target=0.4)),
-        ("--selector.decay 0.7 --selector dps", Dps(decay=0.7)),
-        ("--selector dps --selector.candidates 8 --steps 3", Dps(candidates=8)),
+        ("--selector uniform", settings("uniform")),
+        ("--selector=dps", settings("dps")),
+        ("--selector mopps --selector.target 0.4", settings("mopps", target=0.4)),
+        ("--selector.decay 0.7 --selector dps", settings("dps", decay=0.7)),
+        ("--selector dps --selector.candidates 8 --steps 3", settings("dps", candidates=8)),
     ],
 )
 def test_a_selector_and_its_options(words, selector):

@@ -80,7 +80,7 @@ class TrainConfig:
     def _check_numbers_of_rollouts(self) -> None:
         """Refuse what does not go with selectors that say how many rollouts a prompt gets."""
         group, name = self.grpo.rollouts_per_prompt, f"selector={self.selector.name!r}"
-        most = self.selector.most()
+        most = self.selector.most_rollouts()
         if most is not None and self.rollout.keep is not None:
             raise ValueError(
                 f"rollout.keep={self.rollout.keep} needs equal groups, and {name} makes unequal "
@@ -89,7 +89,7 @@ class TrainConfig:
         if most is not None:
             self.selector.recipe({"group": group})
         believed = isinstance(self.grpo.loss.advantage_function, BeliefAdvantages)
-        if self.selector.screen() is not None and believed:
+        if self.selector.screening() is not None and believed:
             raise ValueError(
                 f"loss.advantages={self.grpo.loss.advantages!r} needs a belief that has seen all "
                 f"rollouts, and {name} learns from those of the screening: choose another of the "

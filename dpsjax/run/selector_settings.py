@@ -70,7 +70,7 @@ class SelectorSettings:
         if self.max_rounds is not None:
             require_counts(max_rounds=self.max_rounds)
         # the recipe judges its own settings, and the run again where it knows more
-        self.recipe(KNOWN_OF_NO_RUN | {"group": self.most() or KNOWN_OF_NO_RUN["group"]})
+        self.recipe(KNOWN_OF_NO_RUN | {"group": self.most_rollouts() or KNOWN_OF_NO_RUN["group"]})
 
     @property
     def name(self) -> str:
@@ -111,12 +111,12 @@ class SelectorSettings:
         """What is known of every prompt, for ``selector.init``; see :func:`prompt_data`."""
         return prompt_data(problems, rows, self.around.difficulty)
 
-    def screen(self) -> tuple[int, int] | None:
+    def screening(self) -> tuple[int, int] | None:
         """Rollouts of a screening and of those that follow it, if there is one."""
         names = self.ENTRY.screen
         return None if names is None else (vars(self)[names[0]], vars(self)[names[1]])
 
-    def most(self) -> int | None:
+    def most_rollouts(self) -> int | None:
         """Most rollouts of one prompt where they are allocated, else None."""
         return None if self.ENTRY.most is None else vars(self)[self.ENTRY.most]
 
@@ -204,6 +204,9 @@ def _type_of(name: str) -> type[SelectorSettings]:
         (option, Annotated[kind, tyro.conf.arg(help=text)], default)
         for option, (kind, default, text) in _options(entry).items()
     ]
+    taken = [option for option, *_ in fields if hasattr(SelectorSettings, option)]
+    if taken:
+        raise ValueError(f"{name}: settings have another meaning for the keywords {taken}")
     fields.append(("max_rounds", int | None, entry.rounds))
     title = "".join(word.capitalize() for word in name.split("-"))
     made = dataclasses.make_dataclass(title, fields, bases=(SelectorSettings,), frozen=True)

@@ -141,7 +141,7 @@ def spec_of(config: TrainConfig, task: Task, policy: PolicyConfig) -> Spec:
     """
     settings, prompts = config.selector, config.rollout.prompts
     counts = isinstance(config.grpo.loss.advantage_function, BeliefAdvantages)
-    first, rest = settings.screen() or (config.grpo.rollouts_per_prompt, 0)
+    first, rest = settings.screening() or (config.grpo.rollouts_per_prompt, 0)
     grpo = dataclasses.replace(config.grpo, rollouts_per_prompt=first + rest)
     data = settings.data(task.train, len(task.train))
     selector = settings.build(task.train, first + rest)
@@ -158,7 +158,7 @@ def spec_of(config: TrainConfig, task: Task, policy: PolicyConfig) -> Spec:
         prompt_tokens=task.prompt_tokens,
         keep=config.rollout.keep,
         columns={n: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for n, v in data.items()},
-        most=settings.most(),
+        most=settings.most_rollouts(),
         adapters=Adapters(rank, alpha) if rank else None,
     )
 
