@@ -220,8 +220,8 @@ def max_variance_subset(rewards: Float[Array, "B G"], count: int) -> Bool[Array,
     """The rollouts to learn from: the subset of each group with the largest reward variance.
 
     PODS (arXiv 2504.13818): for some k it holds the k lowest and the ``count - k`` highest, so
-    prefix sums of the sorted rewards find it in O(G log G). Of equally good splits the most
-    balanced; of two for an odd m the one with one more of the lowest, as in the released code.
+    prefix sums of the sorted rewards find it in O(G log G). Of equally good splits it is
+    the one that the released code meets first: the highest alone, then most of the lowest.
 
     Args:
         rewards: of G rollouts.
@@ -236,7 +236,7 @@ def max_variance_subset(rewards: Float[Array, "B G"], count: int) -> Bool[Array,
 
     >>> rewards = jnp.array([[0, 1, 1, 1, 0, 1]], jnp.float32)
     >>> max_variance_subset(rewards, 4)[0].tolist()
-    [True, False, False, True, True, True]
+    [True, True, True, False, True, False]
     """
     size = rewards.shape[1]
     checks.require_counts(count=count)
@@ -256,11 +256,11 @@ def max_variance_subset(rewards: Float[Array, "B G"], count: int) -> Bool[Array,
     mean = sums(ranked) / count
     variance = sums(ranked * ranked) / count - mean * mean
     lows = jnp.arange(count + 1, dtype=jnp.int32)
-    middle = jnp.abs(4 * lows - 2 * count - 1).astype(rewards.dtype)  # least at ceil(m/2)
+    turn = jnp.where(lows == 0, 0, 1 + count - lows).astype(rewards.dtype)
     largest = variance.max(axis=1, keepdims=True)
     slack = 16 * jnp.finfo(rewards.dtype).eps * jnp.maximum(largest, 1)
-    tied = variance >= largest - slack  # among equals the most balanced split
-    low = jnp.argmin(jnp.where(tied, middle[None, :], jnp.inf), axis=1).astype(jnp.int32)[:, None]
+    tied = variance >= largest - slack
+    low = jnp.argmin(jnp.where(tied, turn[None, :], jnp.inf), axis=1).astype(jnp.int32)[:, None]
     place = jnp.arange(size, dtype=jnp.int32)[None, :]
     chosen = (place < low) | (place >= size - count + low)
     rank = jnp.argsort(order, axis=1).astype(jnp.int32)

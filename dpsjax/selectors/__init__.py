@@ -40,7 +40,7 @@ from dpsjax.selectors.contrib.arcus import (
     track_arc,
 )
 from dpsjax.selectors.contrib.baselines import add_order, static_order, variance_ema
-from dpsjax.selectors.contrib.cures import add_deviation, by_deviation, cures, hold
+from dpsjax.selectors.contrib.cures import add_deviation, cures, hold
 from dpsjax.selectors.contrib.dapo import dynamic_sampling
 from dpsjax.selectors.contrib.depo import (
     depo,
@@ -148,7 +148,6 @@ __all__ = [
     "allocate",
     "arcus",
     "beta_mean",
-    "by_deviation",
     "candidate_pool",
     "catalogue",
     "chain",

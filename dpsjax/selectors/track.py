@@ -116,6 +116,7 @@ def track_solve_rate(
     Raises:
         ValueError: as :func:`dpsjax.belief.grid.params` does.
     """
+    checks.require_counts(least=3, cells=cells)
     params = grid.params(moves, decay, memory)
     return track(
         Filter(

@@ -6,6 +6,7 @@ import numpy as np
 
 import dpsjax
 from dpsjax.selectors import Proposal
+from tests.oracles.selectors import draw_law
 
 N, B, STEPS = 12, 5, 25
 
@@ -40,15 +41,42 @@ def propose(selector, state, key=None):
     return selector.propose(key, proposal, state)[0].publish(selector.publish(state))
 
 
-def follow(selector, loop_step, check):
+def follow(selector, loop_step, check, data=None):
     """Feed one history to both, and compare after every step."""
     observe = jax.jit(lambda state, *seen: dpsjax.observe(selector, state, *seen)[1])
-    look = jax.jit(lambda state: propose(selector, state))
-    state = selector.init(N)
+    look = jax.jit(lambda state: propose(selector, state).replace(beliefs=()))
+    state = selector.init(N, data)
     for seen in history():
         state = observe(state, *seen)
         loop_step(as_dict(*seen))
         check(look(state))
+
+
+def in_rounds(selector, seen):
+    """The call ``state -> state`` that learns from a step's rows in two rounds, then advances."""
+
+    def call(state):
+        cut = seen[0].shape[0] // 2
+        for part in (slice(cut), slice(cut, None)):
+            rows = (array[part] for array in seen)
+            state = dpsjax.observe(selector, state, *rows, advance=False)[1]
+        return dpsjax.selectors.advance(selector, state)
+
+    return call
+
+
+def expect_law(selector, state, weights):
+    """Pairs of prompts come up as in drawing one by one in proportion to weights, at 5 sigma."""
+    draws = 8000
+    pick = jax.jit(jax.vmap(lambda key: dpsjax.select(selector, key, state, 2)[0].index))
+    found = np.asarray(pick(jax.random.split(jax.random.key(1), draws)))
+    law = draw_law(weights, 2)
+    pairs = dict.fromkeys(law, 0)
+    for row in found.tolist():
+        pairs[frozenset(row)] += 1
+    for pair, chance in law.items():
+        sigma = np.sqrt(chance * (1 - chance) / draws)
+        assert abs(pairs[pair] / draws - chance) < 5 * sigma + 1 / draws, pair
 
 
 def close(left, right, tolerance=1e-10):

@@ -40,6 +40,15 @@ CHAINS = {
     "cool-down": lambda: s.chain(s.beta_mean(), s.cool_down(2)),
     "cool-down, soft": lambda: s.chain(s.dps(), s.cool_down(9, strict=False)),
     "revisit": lambda: s.chain(s.dps(), s.revisit(2, 0.25)),
+    "arcus, paced": lambda: s.arcus(group=4, paced=True),
+    "cures, the paper's": lambda: s.cures(0.1, hold_steps=2, most=8, group=4),
+    "greso, strict": lambda: s.greso(strict=True),
+    "history-resampling, forever": lambda: s.history_resampling("forever", 2, strict=True),
+    "history-resampling, this epoch": lambda: s.history_resampling("this_epoch"),
+    "knapsack of any inner": lambda: s.knapsack(0, 8, group=4, inner=s.uniform()),
+    "lppo of dps": lambda: s.lppo(inner=s.dps()),
+    "prioritized-replay, by value": lambda: s.prioritized_replay(0.5, by_rank=False),
+    "vcrl, a bank": lambda: s.vcrl(0.3, bank=0.25),
     "all at once": lambda: s.chain(
         s.schedule(
             s.uniform_epochs(),
@@ -66,6 +75,7 @@ REPRESENTATIVE = {
     "history-resampling",
     "depo",
     "arcus",
+    "cures",
     "greso",
     "sec",
     "prioritized-replay",

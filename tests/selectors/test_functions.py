@@ -1,7 +1,7 @@
 """Public functions that are no factories: any number at all, and each bad one is named.
 
 Together with ``test_settings.py``, which has the factories, this covers all of
-``dpsjax.selectors``: the last test says so.
+``dpsjax.selectors`` and ``dpsjax.rollouts``: the last test says so.
 """
 
 import inspect
@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from dpsjax import selectors
+from dpsjax import rollouts, selectors
 from tests.selectors.test_settings import CASES
 
 N = 5
 KEY = jax.random.key(0)
 CHAIN = selectors.uniform()
 START = CHAIN.init(N)
-BUFFER = selectors.init_buffer(jax.ShapeDtypeStruct((), jnp.float32), 2 * N)
+BELIEVING = selectors.kgps()
+BELIEF = BELIEVING.init(N)
+BUFFER = rollouts.init_buffer(jax.ShapeDtypeStruct((), jnp.float32), 2 * N)
 few = settings(max_examples=12, deadline=None, derandomize=True)
 
 
@@ -48,7 +50,7 @@ FUNCTIONS = {
         {"rate": numbers(N), "highest": count},
         lambda out, given: out.shape == (N, given["highest"] + 1) and (out >= 0).all(),
     ),
-    "knapsack": (
+    "rollouts.knapsack": (
         {"value": numbers(N, 4), "budget": count, "lowest": count},
         lambda out, given: out.sum() == given["budget"] and out.min() >= given["lowest"],
     ),
@@ -57,8 +59,46 @@ FUNCTIONS = {
         lambda out, given: out.sum() == given["budget"] and out.max() <= given["highest"],
     ),
     "allocate_proportional": (
-        {"weight": numbers(N), "budget": count, "lowest": st.integers(-1, 3)},
-        lambda out, given: out.sum() == given["budget"] and out.min() >= given["lowest"],
+        {
+            "weight": numbers(N),
+            "budget": count,
+            "lowest": st.integers(-1, 3),
+            "highest": st.none() | count,
+        },
+        lambda out, given: (
+            out.sum() == given["budget"]
+            and out.min() >= given["lowest"]
+            and out.max() <= (given["highest"] or given["budget"])
+        ),
+    ),
+    "progress_weight": (
+        {"change": st.floats(-1, 1).map(jnp.float32), "slope": st.floats(0, 10)},
+        lambda out, given: bool(0.5 <= out <= 1.5),
+    ),
+    "quotas": (
+        {
+            "shares": st.lists(st.integers(1, 9), min_size=1).map(
+                lambda x: jnp.array(x, jnp.float32)
+            ),
+            "total": st.integers(0, 50),
+        },
+        lambda out, given: out.sum() == given["total"] and (out >= 0).all(),
+    ),
+    "prompt_axes": (
+        {"selector": st.just(CHAIN)},
+        lambda out, given: out.active == 0,
+    ),
+    "inspect": (
+        {"selector": st.just(BELIEVING), "state": st.just(BELIEF), "group": count},
+        lambda out, given: bool((out.mixed >= 0).all() & (out.mixed <= 1).all()),
+    ),
+    "has_belief": (
+        {"selector": st.just(CHAIN), "state": st.just(START)},
+        lambda out, given: out is False,
+    ),
+    "entry_of": (
+        {"name": st.sampled_from(["dps", "sec", "kgps"])},
+        lambda out, given: out.name == given["name"],
     ),
     "max_variance_subset": (
         {"rewards": numbers(2, N), "count": count},
@@ -87,10 +127,6 @@ FUNCTIONS = {
     "remove_prompts": (
         {"state": st.just(START), "index": ids},
         lambda out, given: out.active.sum() == N - len(set(given["index"].tolist()) - {-1}),
-    ),
-    "late_weights": (
-        {"selector": st.just(CHAIN), "state": st.just(START), "index": ids},
-        lambda out, given: out.shape == (len(given["index"]),),
     ),
     "init_buffer": (
         {"group": st.just(jax.ShapeDtypeStruct((), jnp.float32)), "capacity": count},
@@ -123,18 +159,28 @@ FUNCTIONS = {
 }
 # Not called with a user's numbers, or called with them in another file.
 ELSEWHERE = {
+    "advance": "takes no numbers",
     "allocate_greedy": "by vip_allocate, which adds its gain",
+    "catalogue": "takes nothing",
     "chain": "tests/selectors/test_contracts.py: refuses what is no selector",
     "draw": "by select",
     "explorability": "reads evidence, which observe has checked",
+    "from_view": "composes functions",
     "observe": "tests/test_inputs.py",
     "pass_rate": "reads evidence, which observe has checked",
-    "push": "tests/selectors/test_combinators.py: refuses what does not fit",
+    "push": "tests/rollouts/test_buffer.py: refuses what does not fit",
     "rollout_variance": "reads evidence, which observe has checked",
     "schedule": "composes selectors",
     "select": "tests/test_inputs.py",
     "stateless": "composes functions",
+    "track": "composes functions",
 }
+
+
+def found(name):
+    if name == "rollouts.knapsack":  # the recipe has its name
+        return rollouts.knapsack
+    return getattr(selectors, name, None) or getattr(rollouts, name)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -145,7 +191,7 @@ def test_any_argument_gives_a_result_or_its_name(name):
     @given(st.fixed_dictionaries(arguments))
     def call(given):
         try:
-            out = getattr(selectors, name)(**given)
+            out = found(name)(**given)
         except (ValueError, TypeError) as error:
             assert not isinstance(error, TypeCheckError), "the package must say it, not the test's"
             assert any(argument in str(error) for argument in arguments), error
@@ -157,11 +203,9 @@ def test_any_argument_gives_a_result_or_its_name(name):
 
 
 def test_every_public_name_is_covered():
-    public = {n for n in selectors.__all__ if not inspect.isclass(getattr(selectors, n))}
-    factories = {name for name, *_ in CASES}
-    plain = {
-        name
-        for name in public - factories
-        if inspect.signature(getattr(selectors, name)).return_annotation is selectors.Selector
-    } - set(ELSEWHERE)
-    assert {name for name in public if name not in factories} - plain == {*FUNCTIONS, *ELSEWHERE}
+    public = {*selectors.__all__, *rollouts.__all__}
+    public = {name for name in public if not inspect.isclass(found(name))}
+    makes = selectors.Selector
+    plain = {n for n in public if inspect.signature(found(n)).return_annotation is makes}
+    factories = {name for name, *_ in CASES} | (plain - set(ELSEWHERE))
+    assert public - factories == {*FUNCTIONS, *ELSEWHERE} - {"rollouts.knapsack"}

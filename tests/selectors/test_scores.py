@@ -1,7 +1,6 @@
-"""DPS's score for every partition and prior, and the laws of the random draws, against loops."""
+"""DPS's score for every partition and prior, and the law of its candidates, against loops."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,9 +8,8 @@ import dpsjax
 from dpsjax import selectors
 from tests.oracles import selectors as oracle
 from tests.oracles.hmm import LoopFilter
-from tests.selectors.test_beliefs import as_dict, close, follow, history
+from tests.selectors.play import N, close, expect_law, follow
 
-N = 12  # of test_beliefs
 MATRIX = np.array([[2.0, 1.0, 0.5], [1.0, 3.0, 0.0], [0.5, 1.0, 2.0]])
 
 
@@ -73,53 +71,10 @@ def test_a_candidate_pool_is_a_fair_subset():
     assert abs(together - pairs) < 5 * np.sqrt(pairs * (1 - pairs) / draws)
 
 
-def mapp(a, b):
-    return oracle.informative_prob(a, b, 8)
-
-
-def cures(a, b):
-    return np.exp(np.sqrt(a * b) / (a + b) / 0.1)
-
-
-LAWS = {
-    "mapp": (selectors.mapp(1.0), mapp),
-    "cures": (selectors.cures(), cures),
-}
-
-
-@pytest.mark.parametrize("name", LAWS)
-def test_draws_in_proportion(name):
-    """Pairs of prompts come up as in drawing one by one, at 5 sigma."""
-    selector, weight = LAWS[name]
-    index = jnp.arange(5, dtype=jnp.int32)
-    passes = jnp.array([0, 1, 4, 7, 8], jnp.int32)
-    _, state = dpsjax.observe(selector, selector.init(5), index, passes, jnp.full(5, 8, jnp.int32))
-    expect_law(selector, state, [weight(1 + m, 9 - m) for m in (0, 1, 4, 7, 8)])
-
-
-def test_draws_of_gcs_and_arcus():
-    seen = next(history())
-    observed = as_dict(*seen)
-    rates = oracle.AverageLoop(N, 0.9, 0.5, first_visit_sets=False)
-    rates.step(observed, lambda p: p)
-    bell = [np.exp(-((v - 0.5) ** 2) / (2 * 0.35**2)) for v in rates.value]
-    selector = selectors.gcs()
-    expect_law(selector, dpsjax.observe(selector, selector.init(N), *seen)[1], bell)
-    loop = oracle.ArcLoop(N, 0.1)
-    loop.step(observed)
-    scores = zip(loop.mean, loop.variance, strict=True)
-    weights = [np.exp(oracle.arc_log_score(m, v, np.pi / 4, 8) / 0.3) for m, v in scores]
-    selector = selectors.arcus()
-    expect_law(selector, dpsjax.observe(selector, selector.init(N), *seen)[1], weights)
-
-
-def expect_law(selector, state, weights):
-    draws = 8000
-    pick = jax.jit(jax.vmap(lambda key: dpsjax.select(selector, key, state, 2)[0].index))
-    found = np.asarray(pick(jax.random.split(jax.random.key(1), draws)))
-    pairs = {frozenset(row): 0 for row in oracle.draw_law(weights, 2)}
-    for row in found.tolist():
-        pairs[frozenset(row)] += 1
-    for pair, chance in oracle.draw_law(weights, 2).items():
-        sigma = np.sqrt(chance * (1 - chance) / draws)
-        assert abs(pairs[pair] / draws - chance) < 5 * sigma + 1 / draws, pair
+def test_a_power_of_the_score_is_drawn_in_proportion():
+    selector = selectors.dps(power=2.0)
+    index, passes = np.arange(5), np.array([0, 1, 4, 7, 8])
+    _, state = dpsjax.observe(selector, selector.init(6), index, passes, np.full(5, 8))
+    loop = LoopFilter(6, np.ones((3, 3)), np.full(3, 1 / 3), 0.5)
+    loop.step({n: oracle.solve_state(m, 8, 3) for n, m in enumerate(passes.tolist())})
+    expect_law(selector, state, [p[1] ** 2 for p in loop.prior])

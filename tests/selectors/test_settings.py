@@ -2,24 +2,22 @@
 
 import inspect
 
-import numpy as np
 import pytest
 
 from dpsjax import selectors
 
 # Arguments without a default.
 NEEDED = {
-    "difficulty": np.arange(6, dtype=np.float32),
-    "category": np.arange(6, dtype=np.int32) % 2,
-    "num_categories": 2,
     "size": 3,
-    "source": np.arange(6, dtype=np.int32) % 2,
     "shares": (1, 1),
     "steps": 2,
     "after": 2,
     "of": selectors.pass_rate,
-    "inner": selectors.uniform(),
     "other": selectors.uniform(),
+    "inner": selectors.uniform(),
+    "selector": selectors.uniform(),
+    "split": lambda rate, budget: rate,
+    "num_categories": 3,
 }
 # Infinity is the default: prompts that were never seen come first.
 INFINITE = {("track_explorability", "unseen")}
@@ -37,6 +35,8 @@ def factories():
             "parts",
             "propose",
             "before",
+            "filter",
+            "score",
         }:
             continue
         needed = {k: NEEDED[k] for k, p in signature.parameters.items() if p.default is p.empty}
@@ -63,3 +63,47 @@ def test_a_setting_that_is_no_such_number_is_refused_by_name(name, argument, kin
         with pytest.raises((ValueError, TypeError)) as caught:
             make(**needed | {argument: value})
         assert argument in str(caught.value) and str(value).strip("-") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: selectors.mopps(decay=1.5), "decay must lie in"),
+        (lambda: selectors.mopps(prior=(0.0, 1.0)), "prior must be positive"),
+        (lambda: selectors.mopps(target=50), "target must be finite and lie in"),
+        (lambda: selectors.mopps(band=(0.7, 0.3)), "band=.* must be"),
+        (lambda: selectors.mopps(band=(0.3, 1.7)), "band must be finite and lie in"),
+        (lambda: selectors.beta_mean(target=-0.1), "target must be"),
+        (lambda: selectors.variance_ema(decay=-0.1), "decay must be"),
+        (lambda: selectors.gcs(width=0), "width must be positive"),
+        (lambda: selectors.gcs(target=50), "target must be"),
+        (lambda: selectors.insight(target=2), "target must be"),
+        (lambda: selectors.insight(sharpness=-1.0), "sharpness must be"),
+        (lambda: selectors.cures(temperature=0.0), "temperature must be positive"),
+        (lambda: selectors.sec(temperature=0.0), "temperature must be positive"),
+        (lambda: selectors.sec(rate=1.5), "rate must be"),
+        (lambda: selectors.arcus(temperature=-1.0), "temperature must be"),
+        (lambda: selectors.arcus(target=1.6), "target must be"),
+        (lambda: selectors.arcus(target=0), "target must lie in"),
+        (lambda: selectors.arcus(rate=2.0), "rate must be"),
+        (lambda: selectors.kgps(process_noise=-1.0), "process_noise must be"),
+        (lambda: selectors.kgps(points=4), "points=4 must be an odd number"),
+        (lambda: selectors.greso(start=1.5), "start must be"),
+        (lambda: selectors.greso(target=-0.1), "target must be"),
+        (lambda: selectors.adarft(wanted=50), "wanted must be"),
+        (lambda: selectors.vcrl(threshold=1.1), "threshold must be"),
+        (lambda: selectors.vcrl(bank=2.0), "bank must be"),
+        (lambda: selectors.depo(explore=1.5), "explore must be"),
+        (lambda: selectors.depo(history=0), "history=0 must be"),
+        (lambda: selectors.lppo(slope=-1.0), "slope must be"),
+        (lambda: selectors.learning_progress(explore=-1.0), "explore must be"),
+        (lambda: selectors.prioritized_replay(temperature=0), "temperature must be positive"),
+        (lambda: selectors.prioritized_replay(staleness=1.5), "staleness must be"),
+        (lambda: selectors.history_resampling(epoch_steps=0), "epoch_steps=0 must be"),
+        (lambda: selectors.mapp(group=1), "group=1 must be at least 2"),
+        (lambda: selectors.cool_down(-1), "steps must be"),
+    ],
+)
+def test_settings_out_of_range_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -7,11 +7,9 @@ import pytest
 
 import dpsjax
 from dpsjax import selectors
-from dpsjax.belief import binomial
+from dpsjax.belief import grid
 from tests.oracles.binomial import RateLoop
-from tests.selectors.test_beliefs import close, follow
-
-N = 12  # of test_beliefs
+from tests.selectors.play import N, as_dict, close, history, propose
 
 
 @pytest.mark.parametrize(("cells", "decay"), [(5, 0.9), (16, 0.5)])
@@ -22,25 +20,28 @@ def test_belief_and_score(cells, decay):
         selectors.track_solve_rate(cells, moves, decay, 0.7), selectors.add_mixed_prob(6)
     )
 
-    def check(proposal):
-        found = proposal.beliefs[0].prob
+    observe = jax.jit(lambda state, *seen: dpsjax.observe(part, state, *seen)[1])
+    state = part.init(N)
+    for seen in history():
+        state = observe(state, *seen)
+        loop.step(as_dict(*seen))
+        (view,) = part.publish(state)
+        found = grid.prior(view.belief)
         close(found, np.stack([loop.prior(n) for n in range(N)], axis=1))
-        close(proposal.score, [loop.mixed(n, 6) for n in range(N)])
+        close(propose(part, state).score, [loop.mixed(n, 6) for n in range(N)])
 
-    follow(part, loop.step, check)
     assert abs(loop.moves - np.array(moves)).max() > 1 and np.ptp(loop.start) > 0.05
 
 
 def test_mass_is_kept_in_single_precision():
-    params = binomial.params()
+    params = grid.params()
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    belief = binomial.init(params, 50)
+    belief = grid.init(params, 50)
     rng = np.random.default_rng(0)
 
     @jax.jit
-    def step(belief, index, passes, trials):
-        learned = binomial.learn(belief, index, passes, trials)
-        return binomial.update(params, belief, index, trials, learned)
+    def step(belief, *seen):
+        return grid.advance(params, grid.observe(belief, *seen))
 
     for _ in range(500):
         index = jnp.asarray(rng.choice(50, 8, replace=False), jnp.int32)
@@ -68,12 +69,7 @@ def test_a_belief_outlives_a_rest():
         nothing = jnp.zeros(0, jnp.int32)
         for _ in range(12):
             state = observe(state, nothing, nothing, nothing)
-        proposal = selectors.Proposal(
-            ids=jnp.arange(4, dtype=jnp.int32),
-            score=jnp.zeros(4, jnp.float32),
-            eligible=jnp.ones(4, bool),
-            weight=jnp.ones(4, jnp.float32),
-        )
+        proposal = selectors.Proposal(jnp.zeros(4, jnp.float32), jnp.ones(4, bool))
         score = selector.propose(jax.random.key(0), proposal, state)[0].score
         gap[name] = float(score[1] - max(score[0], score[2]))
     assert gap["dps"] < 0.02 < 0.3 < gap["binomial"]
@@ -82,11 +78,11 @@ def test_a_belief_outlives_a_rest():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: binomial.params(moves=(1.0, 2.0)), "moves must be four counts"),
-        (lambda: binomial.params(moves=(1.0, 2.0, 0.0, 1.0)), "moves must be positive"),
-        (lambda: binomial.params(decay=1.5), "decay must lie in"),
-        (lambda: binomial.init(binomial.params(), 3, cells=2), "cells=2 must be at least 3"),
-        (lambda: selectors.add_mixed_prob(1), "group must be at least 2"),
+        (lambda: grid.params(moves=(1.0, 2.0)), "moves must be four counts"),
+        (lambda: grid.params(moves=(1.0, 2.0, 0.0, 1.0)), "moves must be positive"),
+        (lambda: grid.params(decay=1.5), "decay must lie in"),
+        (lambda: grid.init(grid.params(), 3, cells=2), "cells=2 must be at least 3"),
+        (lambda: selectors.add_mixed_prob(1), "group=1 must be at least 2"),
     ],
 )
 def test_bad_settings(build, message):

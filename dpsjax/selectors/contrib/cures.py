@@ -99,7 +99,7 @@ def by_deviation(rate: Float[Array, "B"], budget: int, most: int) -> Int[Array, 
     The released code weighs the norms of gradients of right and of wrong answers; where these are
     equal, its weight is this.
     """
-    weight = jnp.sqrt(rate * (1 - rate))
+    weight = jnp.maximum(jnp.sqrt(rate * (1 - rate)), 1e-6)  # rates of 0 and 1 alone divide too
     return allocate_proportional(weight, budget, 1, most)
 
 
