@@ -35,10 +35,19 @@ def test_ends_of_the_gap_are_added(small):
     assert small.runs["dps"].steps.effective.shape == (3, 8)
 
 
-def test_several_students_are_compared_as_each_alone(small):
+def test_several_students_are_compared_as_each_alone(small, monkeypatch):
+    """And every contender is traced once for all of them."""
+    traced = []
+
+    def counted(contender, *rest):
+        traced.append(contender)
+        return simulate(contender, *rest)
+
+    monkeypatch.setattr(compare, "simulate", counted)
     setting = Setting(pool=60, batch=6, rollouts=4, steps=8)
     families = {"a student": students.limited_lessons(), "slow": students.slow()}
     every = compare.compare_students({"dps": selectors.dps()}, families, setting, seeds=2)
+    assert len(traced) == 3  # uniform, dps and the oracle
     assert list(every) == ["a student", "slow"] and every["slow"].title == "slow"
     alone = compare.compare(
         {"dps": selectors.dps()}, students.student(students.slow()), setting, seeds=2
