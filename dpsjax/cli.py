@@ -24,6 +24,7 @@ import dpsjax
 from dpsjax.loop.compilation import use_compilation_cache
 from dpsjax.run.backend import require_backend
 from dpsjax.run.config import TrainConfig, default_config, from_dict
+from dpsjax.run.language import is_checkpoint_folder
 from dpsjax.run.processes import DistributedConfig, connect, is_first, run_together
 from dpsjax.run.sections import TASKS, task_name
 from dpsjax.run.selector_settings import selector_names, settings
@@ -156,6 +157,8 @@ def _start_and_finish(
     from dpsjax.run.faults import NonFiniteError
 
     folder = str(parsed.config.folder())
+    if is_checkpoint_folder(parsed.config.model.init):
+        say(_of_language_model(parsed.config))
     command = shlex.join(["dpsjax", "train", task_name(parsed.config.task), *words])
     try:
         started = runs.start(
@@ -192,6 +195,21 @@ def _start_and_finish(
     return 0
 
 
+def _of_language_model(config: TrainConfig) -> str:
+    """The settings that a language model does not share with a small policy, as they were resolved.
+
+    >>> from dpsjax.run.config import TrainConfig
+    >>> _of_language_model(TrainConfig())
+    'learning rate 0.0001, float32, remat none, layers unrolled, responses of 16 tokens'
+    """
+    model, tokens = config.model, vars(config.task).get("response_tokens")
+    layers = "scanned" if model.scan_layers else "unrolled"
+    return (
+        f"learning rate {config.grpo.learning_rate:g}, {model.dtype}, remat {model.remat}, layers "
+        f"{layers}" + ("" if tokens is None else f", responses of {tokens:,} tokens")
+    )
+
+
 def parse_train(words: Sequence[str], task: str = "countdown") -> TrainArguments:
     """The settings that were typed.
 
@@ -208,7 +226,8 @@ def parse_train(words: Sequence[str], task: str = "countdown") -> TrainArguments
         SystemExit: help was asked for (0), or an option is wrong (2); tyro has said so.
     """
     source = _option(words, "--from", "")
-    config = _recorded(Path(source)) if source else default_config(task)
+    model = _option(words, "--model", _option(words, "--init", "base"))
+    config = _recorded(Path(source)) if source else default_config(task, model)
     if task_name(config.task) != task:
         raise ValueError(
             f"from={source!r} is of another task: dpsjax train {task_name(config.task)} repeats it"

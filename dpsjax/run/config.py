@@ -11,6 +11,7 @@ from typing import Any
 from dpsjax.checks import require_counts, require_integers, require_setting
 from dpsjax.grpo import BeliefAdvantages, GRPOConfig
 from dpsjax.grpo.aggregation import constant_length
+from dpsjax.run.language import is_checkpoint_folder
 from dpsjax.run.sections import (
     TASKS,
     CheckpointConfig,
@@ -24,6 +25,9 @@ from dpsjax.run.sections import (
     task_name,
 )
 from dpsjax.run.selector_settings import SelectorSettings, settings
+
+
+RESPONSE_TOKENS = 1024  # of a language model; the published runs on Countdown
 
 
 def _default_grpo() -> GRPOConfig:
@@ -102,11 +106,15 @@ class TrainConfig:
         return Path("runs") / name if self.out is None else self.out
 
 
-def default_config(task: str) -> TrainConfig:
-    """The settings of ``dpsjax train TASK`` without options.
+def default_config(task: str, model: str = "base") -> TrainConfig:
+    """The settings of ``dpsjax train TASK --model MODEL`` without further options.
 
     Args:
         task: one of :data:`dpsjax.run.sections.TASKS`.
+        model: of ``--model``. A small policy has the task's own defaults. The checkpoint folder of
+            a language model has those of the published DPS runs: learning rate 1e-6, responses of
+            1,024 tokens; and what a model of that size needs: bfloat16, scanned layers,
+            rematerialisation.
 
     Raises:
         ValueError: there is no such task.
@@ -114,6 +122,23 @@ def default_config(task: str) -> TrainConfig:
     >>> default_config("operators").rollout.prompts
     32
     """
+    config = _of_task(task)
+    if not is_checkpoint_folder(model):
+        return config
+    compute = {"dtype": "bfloat16", "remat": "full", "scan_layers": True}
+    task_settings = config.task
+    if "response_tokens" in vars(task_settings):
+        task_settings = dataclasses.replace(task_settings, response_tokens=RESPONSE_TOKENS)
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, init=model, **compute),
+        grpo=GRPOConfig(),
+        task=task_settings,
+    )
+
+
+def _of_task(task: str) -> TrainConfig:
+    """The defaults for the task's own small policy."""
     if task == "operators":
         return TrainConfig(
             steps=200,
