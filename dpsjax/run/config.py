@@ -223,7 +223,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
     wider: dict[Any, Any] = {float: int | float, Path: str | Path}
-    return isinstance(value, wider.get(kind, kind))
+    return isinstance(value, wider.get(kind, origin or kind))
 
 
 def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:
