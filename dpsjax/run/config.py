@@ -26,7 +26,7 @@ from dpsjax.run.selectors import Dps, SelectorConfig, default_selector, selector
 
 
 def _default_grpo() -> GRPOConfig:
-    return GRPOConfig(learning_rate=1e-4)
+    return GRPOConfig(learning_rate=5e-4)
 
 
 @dataclass(frozen=True)
