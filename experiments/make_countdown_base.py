@@ -6,33 +6,31 @@ writes ``dpsjax/tasks/assets/countdown_base.safetensors`` and beside it a card o
 and what it measures. Its problems come from ``warm_start``, which shares none with the training
 and held-out problems of any Countdown task.
 
-The base is meant to be weak: sure of the small problems, rarely right on the large ones, so that
-reinforcement learning has something to do and most prompts teach nothing at any one time.
+The base is wrong by habit, not by noise: a designed regime. Its teacher adds. Where a solution
+subtracts, multiplies, divides or has brackets, the teacher mostly writes the same with ``+``, or
+without the brackets, and only sometimes as it is right. So the likeliest response to such a
+problem is wrong, and no temperature mends that; but the right one is within reach, and the pass
+rate falls with the number of habits in its way. Reinforcement learning can lift them, one after
+another. A base that is merely unsure would be sharpened, which needs no learning.
 """
 
 import dataclasses
-import hashlib
 import json
+import random
 import shlex
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 from flax import nnx
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.numpy import load_file
+from supervised import encode, fit, tensors_sha256
 
-from dpsjax.loop.prompts import tokenize
-from dpsjax.policy import Policy, Sampling, generate, save_weights, tiny_config, token_log_probs
+from dpsjax.policy import Policy, Sampling, generate, save_weights, tiny_config
 from dpsjax.tasks.base import Problem, Task
 from dpsjax.tasks.countdown import base_path, countdown, warm_start
 
@@ -47,66 +45,54 @@ class Config:
     """Where the weights go (safetensors)."""
     seed: int = 0
     """Seed of the initial weights, the problems and the sampling."""
-    steps: int = 1200
-    """Most optimizer steps; the learning rate falls to a tenth over them."""
-    weights: tuple[float, float, float, float] = (0.5, 0.25, 0.2, 0.05)
-    """Share of problems with 2, 3, 4 and 5 numbers; few large ones keep those hard."""
+    steps: int = 1500
+    """Optimizer steps; the learning rate falls to a tenth over them."""
+    weights: tuple[float, ...] = (0.5, 0.4, 0.1)
+    """Share of problems with 2, 3 and 4 numbers; few large ones keep those hard."""
+    subtracts: float = 0.3
+    """How often the teacher subtracts where the solution does; else it adds there."""
+    multiplies: float = 0.15
+    """How often it multiplies where the solution does; else it adds."""
+    divides: float = 0.05
+    """How often it divides where the solution does; else it adds."""
+    brackets: float = 0.2
+    """How often it writes brackets where the solution does; else it leaves them out."""
     batch: int = 128
     """Problems in a step."""
     learning_rate: float = 2e-3
     """Peak, after a twentieth of the steps as linear warm-up."""
     evaluate_every: int = 200
     """Steps between evaluations on the held-out problems."""
-    stop_at: float = 1.0
-    """End early once the held-out accuracy reaches this."""
     rollouts: int = 8
     """Responses to each training prompt when the final base is measured."""
 
 
-def encode(task: Task, prompts: Sequence[str]) -> tuple:
-    """Left-padded int32[B, P] and its mask."""
-    problems = [Problem(prompt, None, "") for prompt in prompts]
-    tokens, length = tokenize(problems, task.tokenizer, task.prompt_tokens)
-    return tokens, np.arange(task.prompt_tokens) >= task.prompt_tokens - length[:, None]
+def by_habit(solution: str, config: Config, rng: random.Random) -> str:
+    """What the teacher writes where the solution is ``solution``."""
+    shown = {"-": config.subtracts, "*": config.multiplies, "/": config.divides}
+    for operator, share in shown.items():
+        if operator in solution and rng.random() >= share:
+            solution = solution.replace(operator, "+")
+    if "(" in solution and rng.random() >= config.brackets:
+        solution = solution.replace("(", "").replace(")", "")
+    return solution
 
 
-def batches(task: Task, config: Config, digest) -> Iterator[tuple]:
-    """Endless (prompt, prompt_mask, tokens, mask); ``digest`` sees every pair."""
-    pairs = warm_start(config.seed, weights=config.weights)
-    while True:
-        prompts, solutions = zip(*islice(pairs, config.batch), strict=True)
-        digest.update("\n".join(prompts + solutions).encode())
-        tokens = np.full((config.batch, task.response_tokens), task.tokenizer.pad_id, np.int32)
-        mask = np.zeros(tokens.shape, bool)
-        for row, solution in enumerate(solutions):
-            ids = [*task.tokenizer.encode(solution), task.tokenizer.eos_id]
-            tokens[row, : len(ids)] = ids
-            mask[row, : len(ids)] = True
-        yield *encode(task, prompts), tokens, mask
+def pairs(config: Config) -> Iterator[tuple[str, str]]:
+    """Endless prompts, and what the teacher answers."""
+    rng = random.Random(f"habits {config.seed}")
+    for prompt, solution in warm_start(config.seed, weights=config.weights):
+        yield prompt, by_habit(solution, config, rng)
 
 
-def make_step(graph, optimizer: optax.GradientTransformation):
-    """One jitted step of maximum likelihood on the response tokens."""
-
-    def loss(params, prompt, prompt_mask, tokens, mask):
-        model = nnx.merge(graph, params)
-        log_probs, _ = token_log_probs(model, prompt, prompt_mask, tokens, mask)
-        return -log_probs.sum() / mask.sum().astype(jnp.float32)
-
-    @jax.jit
-    def step(params, state, batch):
-        value, gradient = jax.value_and_grad(loss)(params, *batch)
-        updates, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, value
-
-    return step
-
-
-def make_sampler(graph, task: Task, group: int):
+def make_sampler(graph, task: Task, group: int, temperature: float = 1.0):
     """``passes(params, key, problems)``: how many of ``group`` responses are right, int[B]."""
     tokenizer = task.tokenizer
     sampling = Sampling(
-        max_tokens=task.response_tokens, stop_ids=(tokenizer.eos_id,), pad_id=tokenizer.pad_id
+        max_tokens=task.response_tokens,
+        temperature=temperature,
+        stop_ids=(tokenizer.eos_id,),
+        pad_id=tokenizer.pad_id,
     )
 
     @jax.jit
@@ -138,14 +124,16 @@ def by_source(problems: Sequence[Problem], values: np.ndarray) -> dict[str, floa
 
 
 def measure(graph, params, task: Task, config: Config) -> dict:
-    """What a reader of the card wants to know, at temperature 1."""
+    """What a reader of the card wants to know, at temperature 1 but for the likeliest response."""
     key = jax.random.key(config.seed + 1)
     passes = make_sampler(graph, task, config.rollouts)
     test = passes(params, jax.random.fold_in(key, 0), task.test)
     train = passes(params, jax.random.fold_in(key, 1), task.train)
+    greedy = make_sampler(graph, task, 1, temperature=0.0)(params, key, task.test)
     mixed = (train > 0) & (train < config.rollouts)
     return {
         "held_out_pass_rate": by_source(task.test, test / config.rollouts),
+        "held_out_greedy": by_source(task.test, greedy),
         "train_pass_rate": by_source(task.train, train / config.rollouts),
         "train_all_wrong": by_source(task.train, train == 0),
         "train_mixed": by_source(task.train, mixed),
@@ -153,58 +141,37 @@ def measure(graph, params, task: Task, config: Config) -> dict:
     }
 
 
-def tensors_sha256(path: Path) -> str:
-    """Digest of a file's tensors in the order of their names; its header has no fixed order."""
-    digest = hashlib.sha256()
-    for name, array in sorted(load_file(path).items()):
-        digest.update(name.encode() + array.tobytes())
-    return digest.hexdigest()
-
-
-def train(config: Config, task: Task) -> tuple:
-    """Graph, parameters, steps done and the digest of what was learned from."""
-    console = Console()
-    model = Policy(tiny_config(task.tokenizer.vocab_size), rngs=nnx.Rngs(config.seed))
-    graph, params = nnx.split(model)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.steps // 20, config.steps, config.learning_rate / 10
-    )
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.01)
-    )
-    state = optimizer.init(params)
-    step, passes = make_step(graph, optimizer), make_sampler(graph, task, 1)
-    digest = hashlib.sha256()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        bar = progress.add_task("loss ?", total=config.steps)
-        for done, batch in enumerate(islice(batches(task, config, digest), config.steps), 1):
-            params, state, loss = step(params, state, batch)
-            progress.update(bar, advance=1, description=f"loss {float(loss):.3f}")
-            if done % config.evaluate_every and done != config.steps:
-                continue
-            right = by_source(task.test, passes(params, jax.random.key(done), task.test))
-            console.print(f"step {done} loss {float(loss):.3f} held-out {right}")
-            if right["all"] >= config.stop_at:
-                break
-    return graph, params, done, digest.hexdigest()
-
-
 def main(config: Config) -> None:
     """Train, measure, save."""
     start = time.monotonic()
     task = countdown()
-    graph, params, steps, data = train(config, task)
-    model = nnx.merge(graph, params)
+    policy = tiny_config(task.tokenizer.vocab_size)
+    graph = nnx.split(Policy(policy, rngs=nnx.Rngs(config.seed)))[0]
+    passes = make_sampler(graph, task, 1)
+
+    def watch(params) -> str:
+        return str(by_source(task.test, passes(params, jax.random.key(0), task.test)))
+
+    graph, params, data = fit(
+        task,
+        pairs(config),
+        policy,
+        steps=config.steps,
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        every=config.evaluate_every,
+        watch=watch,
+    )
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(config.out, model.config, params)
+    save_weights(config.out, policy, params)
     card = {
         "what": "base policy of the default Countdown task, supervised from scratch",
         "command": shlex.join(["python", *sys.argv]),
         "seed": config.seed,
-        "steps": steps,
+        "steps": config.steps,
         "batch": config.batch,
-        "parameters": model.config.num_params(),
+        "parameters": policy.num_params(),
         "data_sha256": data,
         "task_sha256": task.fingerprint(),
         "tensors_sha256": tensors_sha256(config.out),

@@ -190,7 +190,7 @@ def test_continuing_refusing_and_repeating_from_the_command_line(tmp_path, capsy
         ('{"config": {"steps": "x"}}', "steps='x' must be like 100"),
         ('{"config": {"seed": true}}', "seed=True must be like 0"),
         ('{"config": {"task": 3}}', "task=3 must be an object of settings"),
-        ('{"config": {"task": {"problems": [1]}}}', "task.problems=[1] must be like 10000"),
+        ('{"config": {"task": {"problems": [1]}}}', "task.problems=[1] must be like 500"),
     ],
 )
 def test_a_file_that_is_no_record_of_a_run(tmp_path, capsys, text, message):

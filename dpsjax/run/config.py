@@ -31,7 +31,7 @@ RESPONSE_TOKENS = 1024  # of a language model; the published runs on Countdown
 
 
 def _default_grpo() -> GRPOConfig:
-    return GRPOConfig(learning_rate=1e-4)
+    return GRPOConfig(learning_rate=5e-4)
 
 
 @dataclass(frozen=True)

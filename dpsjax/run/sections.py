@@ -26,9 +26,9 @@ from dpsjax.tasks.base import Task, Tokenizer
 class CountdownConfig:
     """Countdown: write an expression that uses each given number once and equals the target."""
 
-    problems: int = 10_000
+    problems: int = countdown.NUM_TRAIN
     """Prompts in the training pool that the selector chooses from."""
-    held_out: int = 1000
+    held_out: int = countdown.NUM_TEST
     """Held-out problems, none of which is a training problem."""
     sizes: tuple[int, ...] = countdown.SIZES
     """How many numbers a problem may have."""
@@ -217,7 +217,7 @@ def _stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
 class RolloutConfig:
     """How responses are sampled for training."""
 
-    prompts: Annotated[int, tyro.conf.arg(prefix_name=False)] = 64
+    prompts: Annotated[int, tyro.conf.arg(prefix_name=False)] = 32
     """Prompts of a step; each gets --grpo.rollouts-per-prompt responses."""
     temperature: float = 1.0
     """Divides the logits."""
@@ -265,9 +265,9 @@ class RolloutConfig:
 class EvaluationConfig:
     """Held-out accuracy: always the same problems and the same random keys."""
 
-    every: int = 20
+    every: int = 25
     """Steps between evaluations; one more is made before the first step and after the last."""
-    problems: int = 1000
+    problems: int = 500
     """Size of the uniformly drawn slice of the held-out problems."""
     samples: int = 2
     """Responses to each problem; accuracy is the mean over all of them."""

@@ -20,7 +20,7 @@ def test_tensors_are_those_of_the_card(card):
     for name, array in sorted(load_file(base_path()).items()):
         digest.update(name.encode() + array.tobytes())
     assert digest.hexdigest() == card["tensors_sha256"]
-    assert base_path().stat().st_size < 3_000_000
+    assert base_path().stat().st_size < 2_000_000
 
 
 def test_weights_are_finite_float32_and_counted(card):
@@ -35,12 +35,11 @@ def test_made_for_the_default_task(card):
 
 
 def test_regime(card):
-    # Sure of small problems, rarely right on large ones: most prompts teach nothing at first.
-    rates = card["held_out_pass_rate"]
-    ordered = [rates[f"{size} numbers"] for size in (2, 3, 4, 5)]
+    # Wrong by habit, not by noise: the likeliest response is right less often than a drawn one.
+    rates, greedy = card["held_out_pass_rate"], card["held_out_greedy"]
+    assert greedy["all"] < rates["all"]
+    ordered = [rates[f"{size} numbers"] for size in (2, 3, 4)]
     assert ordered == sorted(ordered, reverse=True)
-    assert ordered[0] > 0.85
-    assert ordered[-1] < 0.15
     shares = [card[f"train_{name}"]["all"] for name in ("all_wrong", "mixed", "all_right")]
     assert sum(shares) == pytest.approx(1, abs=1e-3)
     assert shares[1] < 0.45
