@@ -26,7 +26,6 @@ from dpsjax.run.sections import (
 )
 from dpsjax.run.selector_settings import SelectorSettings, settings
 
-
 RESPONSE_TOKENS = 1024  # of a language model; the published runs on Countdown
 
 

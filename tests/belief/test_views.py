@@ -13,8 +13,9 @@ from dpsjax import selectors
 from dpsjax.belief.filter import View
 from tests.oracles import beliefs as oracle
 from tests.oracles.binomial import RateLoop
+from tests.oracles.contrib import LogitLoop
 from tests.oracles.hmm import LoopFilter
-from tests.oracles.selectors import AverageLoop, BetaLoop, LogitLoop, solve_state
+from tests.oracles.selectors import AverageLoop, BetaLoop, solve_state
 from tests.selectors.play import N, as_dict, history
 
 G, DRAWS = 4, 4000
