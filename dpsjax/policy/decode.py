@@ -9,7 +9,7 @@ from flax import nnx
 
 from dpsjax import checks
 from dpsjax.policy.log_probs import encode_prompt, require_prompt
-from dpsjax.policy.sharding import gathered
+from dpsjax.policy.sharding import gathered, is_matrix
 from dpsjax.policy.transformer import Block, Policy
 from dpsjax.types import Array, Bool, Float, Int, Key, PyTree
 
@@ -182,8 +182,11 @@ def _empty_cache(past: Block, group: int, size: int) -> PyTree:
 def _compute_copy(model: Policy) -> Policy:
     """The model with matrices cast to the compute dtype, and gathered, once, not at each step."""
     graph, params = nnx.split(model)
-    dtype = jnp.dtype(model.compute.dtype)
-    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+    def cast(path: tuple, leaf: Array) -> Array:
+        return leaf.astype(model.compute.dtype) if is_matrix(path) else leaf
+
+    params = jax.tree_util.tree_map_with_path(cast, params)
     if model.compute.decode_weights == "gathered":
         params = gathered(params)
     return nnx.merge(graph, params)

@@ -49,6 +49,25 @@ def test_sampled_log_probs_are_those_of_a_full_forward_pass(name, temperature, c
     np.testing.assert_allclose(out.log_probs, again, atol=1e-4)
 
 
+def test_a_bfloat16_sampler_rounds_neither_norms_nor_biases():
+    config = dataclasses.replace(VARIANTS["qwen2"], layers=4, qk_norm=True)
+    exact = make_policy(config, Compute(dtype="bfloat16"))
+
+    def cast(path, leaf):
+        matrix = len(path[-2].key.rsplit("_")[-1]) > 1 and "bias" not in path[-2].key
+        return leaf if matrix else leaf.astype(jnp.bfloat16).astype(jnp.float32)
+
+    graph, params = nnx.split(exact)
+    rounded = nnx.merge(graph, jax.tree_util.tree_map_with_path(cast, params))
+    sampling, apart = Sampling(max_tokens=32), []
+    for policy in (exact, rounded):
+        out = run(policy, jax.random.key(1), *prompts(), sampling, group=16)
+        again, _ = score(policy, *prompts(), out.tokens, out.mask)
+        apart.append(float(jnp.abs(out.log_probs - again).mean()))
+    # to one of the two policies, a sampler that rounded would do nothing
+    assert apart[1] > 0 and apart[0] < 1.2 * apart[1], apart
+
+
 def test_stop_token_is_the_last_real_token_and_padding_follows(rollouts):
     tokens, mask = np.asarray(rollouts.tokens), np.asarray(rollouts.mask)
     ended = 0
