@@ -222,7 +222,7 @@ def parse_train(words: Sequence[str], task: str = "countdown") -> TrainArguments
 def _recorded(path: Path) -> TrainConfig:
     """The settings in a ``config.json``, to be repeated in a folder of their own."""
     try:
-        config = from_dict(json.loads(path.read_text())["config"])
+        config = from_dict(json.loads(path.read_text(encoding="utf-8"))["config"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"from={str(path)!r} is no config.json of a run: {error}") from error
     folder = config.folder()

@@ -70,7 +70,7 @@ def compared(arguments: Arguments, console: Console) -> dict[str, dict]:
         write(comparison, arguments.out / name)
         console.print(table(comparison))
         console.print(finding(comparison), highlight=False, soft_wrap=True)
-    return {name: json.loads(path.read_text()) for name, path in paths.items()}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items()}
 
 
 def mean(found: dict, selector: str, measure: str = MEASURE) -> float:
@@ -155,7 +155,7 @@ def main(arguments: Arguments) -> None:
     order = sorted(average, key=average.__getitem__)
     text = markdown(every, order, average)
     console.print(text, highlight=False, soft_wrap=True)
-    (arguments.out / "students.md").write_text(text)
+    (arguments.out / "students.md").write_text(text, encoding="utf-8")
     draw(arguments.out / "students.png", every, order)
     record = {
         "setting": next(iter(every.values()))["setting"] | {"seeds": arguments.seeds},
@@ -164,7 +164,7 @@ def main(arguments: Arguments) -> None:
         "ranks": places,
         "students": {name: short(found) for name, found in every.items()},
     }
-    (arguments.out / "ranks.json").write_text(json.dumps(record, indent=1) + "\n")
+    (arguments.out / "ranks.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
