@@ -39,7 +39,7 @@ def memcpy_seconds(num_bytes_moved: int, threads: int = os.cpu_count() or 1) -> 
 
 def resident_bytes() -> int:
     """Memory in use by this process now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize()
 
 
@@ -59,5 +59,5 @@ def save(name: str, record: dict, out: Path) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")

@@ -109,7 +109,7 @@ def ds_table(rows: dict) -> str:
 
 def main(options: Options) -> None:
     use_no_device()
-    known = json.loads(options.out.read_text()) if options.out.exists() else {}
+    known = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     rows = {}
     for name in (f"{model}@{place}" for model in MODELS for place in SLICES):
         try:
@@ -126,8 +126,8 @@ def main(options: Options) -> None:
 
 def write(rows: dict, options: Options) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(rows, indent=1) + "\n")
-    text = options.docs.read_text()
+    options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    text = options.docs.read_text(encoding="utf-8")
     for name, table in (
         ("fits", fits_table(rows)),
         ("detail", detail_table(rows)),
@@ -136,7 +136,7 @@ def write(rows: dict, options: Options) -> None:
         head, rest = text.split(BEGIN.format(name))
         tail = rest.split(END.format(name))[1]
         text = f"{head}{BEGIN.format(name)}\n{table}\n{END.format(name)}{tail}"
-    options.docs.write_text(text)
+    options.docs.write_text(text, encoding="utf-8")
     print(f"wrote {options.out} and {options.docs}", flush=True)
 
 

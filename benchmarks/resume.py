@@ -93,18 +93,20 @@ def launch(out: Path, steps: int, stage: str, call: int, delay: float) -> int:
     """Run the worker: its return code."""
     words = [sys.executable, __file__, "--worker", stage, str(call), str(delay)]
     words += ["--steps", str(steps), "--folder", str(out)]
-    with (out.parent / f"{out.name}.log").open("a") as log:
+    with (out.parent / f"{out.name}.log").open("a", encoding="utf-8") as log:
         return subprocess.run(words, stdout=log, stderr=subprocess.STDOUT).returncode
 
 
 def timeless(out: Path) -> list[dict]:
-    lines = (out / "metrics.jsonl").read_text().splitlines()
+    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{**json.loads(line), "seconds": None} for line in lines]
 
 
 def compare(out: Path, whole: Path) -> dict:
     """What a killed run shares with the whole one."""
-    one, two = (json.loads((path / "summary.json").read_text()) for path in (out, whole))
+    one, two = (
+        json.loads((path / "summary.json").read_text(encoding="utf-8")) for path in (out, whole)
+    )
     lines, expected = timeless(out), timeless(whole)
     return {
         "params_equal": one["params_digest"] == two["params_digest"],
@@ -121,7 +123,7 @@ def measure(kills: int, steps: int, seed: int, folder: Path) -> dict:
     whole, begun = folder / "whole", time.perf_counter()
     whole.mkdir()
     if launch(whole, steps, "none", 0, 0.0) != 0:
-        raise RuntimeError((folder / "whole.log").read_text())
+        raise RuntimeError((folder / "whole.log").read_text(encoding="utf-8"))
     seconds = time.perf_counter() - begun
     planned = [stage for _ in range(kills) for stage in STAGES][:kills]
     draw.shuffle(planned)
@@ -139,7 +141,7 @@ def measure(kills: int, steps: int, seed: int, folder: Path) -> dict:
             if code == 0:
                 break
             if code != -signal.SIGKILL:
-                raise RuntimeError((folder / f"{out.name}.log").read_text()[-5000:])
+                raise RuntimeError((folder / f"{out.name}.log").read_text(encoding="utf-8")[-5000:])
             died += 1
             done[planned.pop()] += 1
         runs.append({"kills": died, **compare(out, whole)})

@@ -106,7 +106,7 @@ def child(options: Options) -> None:
         "observe": collectives(observe.lower(state, index, passes, trials).compile().as_text()),
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"sharded-{options.role}.json").write_text(json.dumps(record))
+    (options.out / f"sharded-{options.role}.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def start(options: Options, role: str, devices: int, port: int = 0) -> subprocess.Popen:
@@ -134,7 +134,7 @@ def main(options: Options) -> None:
 
     def read(role):
         path = options.out / f"sharded-{role}.json"
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         path.unlink()
         return record
 

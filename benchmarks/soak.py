@@ -43,7 +43,7 @@ class Options:
 
 def sample(run: runs.Run) -> dict:
     """What might grow."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
     stages = (run.stages.select, run.stages.generate, run.stages.update)
     return {
         "resident": resident_bytes(),
@@ -72,7 +72,7 @@ def main(options: Options) -> None:
                     return
 
         runs.train = watched
-        with Path(os.devnull).open("w") as nowhere:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             try:
                 runs.finish(started, Console(file=nowhere, force_terminal=True))
             finally:

@@ -181,7 +181,9 @@ def main(config: Config) -> None:
         "rollouts": config.rollouts,
         **measure(graph, params, task, config),
     }
-    config.out.with_suffix(".card.json").write_text(json.dumps(card, indent=2) + "\n")
+    config.out.with_suffix(".card.json").write_text(
+        json.dumps(card, indent=2) + "\n", encoding="utf-8"
+    )
     print(json.dumps(card, indent=2))
 
 

@@ -29,6 +29,9 @@ def bounded_memory():
     """Drop compiled programs between files once they fill 3 GiB: many files share one process."""
     yield
     status = Path("/proc/self/statm")
-    if status.exists() and int(status.read_text().split()[1]) * resource.getpagesize() > 3 << 30:
+    if (
+        status.exists()
+        and int(status.read_text(encoding="utf-8").split()[1]) * resource.getpagesize() > 3 << 30
+    ):
         jax.clear_caches()
         gc.collect()

@@ -145,7 +145,7 @@ def save(rounds: list[dict], out: Path) -> None:
         "rounds": rounds,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
+    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -157,7 +157,11 @@ def main() -> None:
     parser.add_argument("--add", action="store_true", help="to the rounds of an earlier record")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "peers.json")
     args = parser.parse_args()
-    rounds = json.loads(args.out.read_text())["rounds"] if args.add and args.out.exists() else []
+    rounds = (
+        json.loads(args.out.read_text(encoding="utf-8"))["rounds"]
+        if args.add and args.out.exists()
+        else []
+    )
     for number in range(args.rounds):
         turn = len(rounds) % len(args.sides)
         print(f"round {number + 1}", flush=True)

@@ -83,5 +83,5 @@ def report(clock: Clock, **more: object) -> None:
 
 
 def _resident_mb() -> float:
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20

@@ -109,6 +109,6 @@ def _kind_of_host() -> str:
     text = platform.machine() + platform.processor()
     information = Path("/proc/cpuinfo")
     if information.exists():
-        lines = information.read_text().splitlines()
+        lines = information.read_text(encoding="utf-8").splitlines()
         text += next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return f"{platform.machine()}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

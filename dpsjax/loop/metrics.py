@@ -187,7 +187,7 @@ def read_records(path: Path) -> list[Record]:
         ValueError: a line is not a JSON object; it names the line.
     """
     records = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             records.append(json.loads(line))
         except ValueError as error:

@@ -134,5 +134,5 @@ def run(arguments: PlanArguments, console: Console) -> Plan:
         console.print(escape(line), highlight=False, soft_wrap=True)
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(to_json(plan), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(to_json(plan), indent=1) + "\n", encoding="utf-8")
     return plan

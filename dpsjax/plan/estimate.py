@@ -5,10 +5,12 @@ fitted to compiled programs (Qwen2.5 1.5B on v5e-64 and 7B on v5e-256); see docs
 they are off elsewhere.
 """
 
+import math
 from typing import NamedTuple
 
 from dpsjax.plan.hlo import Traffic
 from dpsjax.plan.setting import Job, Layout
+from dpsjax.policy.log_probs import logits_chunk
 
 # Up to so many ways the compiler multiplies while it gathers a weight, part by part, and reads and
 # writes the product at every part.
@@ -96,11 +98,12 @@ def _update(job: Job, layout: Layout) -> Estimate:
     rows = layout.micro_batch / layout.ways
     seen = job.prompt_len + job.response_len
     tokens, heads = rows * seen, _share(policy.heads, tensor)
-    mlp, vocab = policy.mlp_width / tensor, policy.vocab_size / tensor
+    mlp, vocab = policy.mlp_width / tensor, _share(policy.vocab_size, tensor)
     stored = policy.num_params() / (layout.fsdp * tensor) * 4
     residual = {"full": 2, "dots": 10, "none": 30}[layout.remat] * policy.width * tokens
     scores = rows * heads * min(layout.query_chunk or seen, job.response_len) * seen * 4
-    logits = min(1 << 27, rows * job.response_len * vocab) * 4
+    chunk = logits_chunk(int(rows * job.response_len), int(vocab))
+    logits = chunk * vocab * 4
     ends = policy.vocab_size * policy.width / tensor * (1 if policy.tied_embeddings else 2) * 5
     inside = max(2 * scores, 6 * mlp * tokens) + 3 * logits + ends
     temporary = 2 * stored + residual * policy.layers + inside
@@ -119,7 +122,7 @@ def _update(job: Job, layout: Layout) -> Estimate:
     memory += job.prompts / job.mini_batch * 8 * stored
     if 1 < layout.fsdp <= _RING:
         memory *= 1.65  # fitted: 1.74 (1.5B) and 1.60 (7B), both on v5e-64
-    chunks = max(1.0, rows * job.response_len * vocab / (1 << 27))
+    chunks = math.ceil(rows * job.response_len / chunk)
     head = 2 * policy.vocab_size * policy.width / tensor
     divided = 1 - 1 / (layout.ways)
     traffic = {

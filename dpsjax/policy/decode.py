@@ -9,7 +9,7 @@ from flax import nnx
 
 from dpsjax import checks
 from dpsjax.policy.log_probs import encode_prompt, require_prompt
-from dpsjax.policy.sharding import gathered
+from dpsjax.policy.sharding import gathered, is_matrix
 from dpsjax.policy.transformer import Block, Policy
 from dpsjax.types import Array, Bool, Float, Int, Key, PyTree
 
@@ -77,7 +77,7 @@ def truncate_logits(
 
     Top-p (Holtzman et al. 2020) applies to what top-k left over, renormalised. The set is exact:
     tokens by falling probability until the total reaches ``top_p``; tokens tied with the last one
-    kept are kept.
+    kept are kept. Nothing is sorted for it: see ``_nucleus``.
 
     Raises:
         TypeError: ``logits`` is no array of floats, or ``top_k`` or ``top_p`` no number.
@@ -87,18 +87,38 @@ def truncate_logits(
     checks.require_counts(least=0, top_k=top_k)
     checks.require_real(top_p=top_p)
     checks.require_setting(0 < top_p <= 1, "top_p", top_p, "above 0, at most 1")
-    size = logits.shape[-1]
-    if (top_k == 0 or top_k >= size) and top_p >= 1:
-        return logits
-    count = min(top_k, size) if top_k else size
-    ordered = jax.lax.top_k(logits, count)[0]
-    cut = ordered[..., -1:]
+    if 0 < top_k < logits.shape[-1]:
+        cut = jax.lax.top_k(logits, top_k)[0][..., -1:]
+        logits = jnp.where(logits >= cut, logits, -jnp.inf)
     if top_p < 1:
-        probs = jax.nn.softmax(ordered, axis=-1)
-        before = jnp.cumsum(probs, axis=-1) - probs
-        inside = before < jnp.asarray(top_p, logits.dtype)  # the first token always is
-        cut = jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(logits >= cut, logits, -jnp.inf)
+        logits = jnp.where(_nucleus(logits, top_p), logits, -jnp.inf)
+    return logits
+
+
+def _nucleus(logits: Float[Array, "*rows V"], top_p: float) -> Bool[Array, "*rows V"]:
+    """The fewest tokens with at least ``top_p`` of the probability.
+
+    They are those above a cut, which is found by bisection: of positive floats, the bits, read as
+    integers, are in the same order, so as many halvings as there are bits find it exactly. Each
+    sums the vocabulary once, where a sort would move it many times.
+    """
+    wide = logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
+    weights = jnp.exp(wide - wide.max(axis=-1, keepdims=True))
+    words = jnp.uint64 if weights.dtype == jnp.float64 else jnp.uint32
+    bits = jax.lax.bitcast_convert_type(weights, words)
+    wanted = weights.sum(axis=-1, keepdims=True) * jnp.asarray(top_p, weights.dtype)
+    one = jax.lax.bitcast_convert_type(jnp.ones((), weights.dtype), words)
+
+    def halve(_: Array, span: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = span  # the tokens from low on are enough, those from high on are not
+        middle = low + (high - low) // jnp.asarray(2, words)
+        above = jnp.where(bits >= middle, weights, jnp.zeros((), weights.dtype))
+        enough = above.sum(axis=-1, keepdims=True) >= wanted
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    span = jnp.zeros(wanted.shape, words), jnp.full(wanted.shape, one + jnp.asarray(1, words))
+    low, _ = jax.lax.fori_loop(0, jnp.finfo(weights.dtype).bits - 2, halve, span)
+    return bits >= low
 
 
 def _pick(weights: Array, uniform: Array) -> Array:
@@ -182,8 +202,11 @@ def _empty_cache(past: Block, group: int, size: int) -> PyTree:
 def _compute_copy(model: Policy) -> Policy:
     """The model with matrices cast to the compute dtype, and gathered, once, not at each step."""
     graph, params = nnx.split(model)
-    dtype = jnp.dtype(model.compute.dtype)
-    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+    def cast(path: tuple, leaf: Array) -> Array:
+        return leaf.astype(model.compute.dtype) if is_matrix(path) else leaf
+
+    params = jax.tree_util.tree_map_with_path(cast, params)
     if model.compute.decode_weights == "gathered":
         params = gathered(params)
     return nnx.merge(graph, params)

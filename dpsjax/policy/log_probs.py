@@ -4,13 +4,22 @@ import jax
 import jax.numpy as jnp
 
 from dpsjax import checks
-from dpsjax.policy.sharding import batch_ways, tensor_ways
+from dpsjax.policy.sharding import batch_ways, constrain, tensor_ways
 from dpsjax.policy.transformer import Block, Policy
 from dpsjax.types import Array, Bool, Float, Int
 
-_LOGITS = 1 << 27  # logits on one device that may exist at a time, float32
+# Half a gigabyte: on a mesh every chunk gathers the output head and adds its gradient up over all
+# devices, so chunks are as long as memory for them is cheap.
+LOGITS = 1 << 27  # float32 logits on one device that exist at a time, unless the caller says
 
-__all__ = ["encode_prompt", "require_prompt", "response_inputs", "token_log_probs"]
+__all__ = [
+    "LOGITS",
+    "encode_prompt",
+    "logits_chunk",
+    "require_prompt",
+    "response_inputs",
+    "token_log_probs",
+]
 
 
 def require_prompt(model: Policy, prompt: Array, prompt_mask: Array) -> tuple[Array, Array]:
@@ -72,14 +81,14 @@ def response_inputs(
 def _chunked(
     model: Policy, hidden: Array, tokens: Array, temperature: Array, chunk: int
 ) -> tuple[Array, Array]:
-    """Log-probability and entropy of ``tokens [B, G, T]``, for ``chunk`` positions at a time."""
-    b, g, t = tokens.shape
-    chunk = min(chunk, t)
-    pad = -t % chunk
+    """Log-probability and entropy of ``tokens [W, S]``, ``chunk`` of each row at a time."""
+    w, s = tokens.shape
+    chunk = min(chunk, s)
+    pad = -s % chunk
 
     def split(x: Array) -> Array:
-        x = jnp.pad(x, [(0, 0), (0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 3))
-        return jnp.moveaxis(x.reshape(b, g, -1, chunk, *x.shape[3:]), 2, 0)
+        x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(w, -1, chunk, *x.shape[2:]), 1, 0)
 
     @jax.checkpoint  # the backward pass recomputes a chunk's logits instead of keeping them
     def one(part: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -97,22 +106,30 @@ def _chunked(
         log_probs, entropy = jax.lax.map(one, parts)
 
     def join(x: Array) -> Array:
-        return jnp.moveaxis(x, 0, 2).reshape(b, g, t + pad)[:, :, :t]
+        return jnp.moveaxis(x, 0, 1).reshape(w, s + pad)[:, :s]
 
     return join(log_probs), join(entropy)
 
 
-def _default_chunk(rows: int, vocab_size: int, size: int) -> int:
-    """Positions of ``rows`` sequences whose logits exist at a time, if nobody says.
+def logits_chunk(tokens: int, vocab_size: int) -> int:
+    """Tokens whose logits fit into the budget ``LOGITS``, in equal parts.
 
-    On a mesh every chunk gathers the output head and adds its gradient up over all devices, so
-    chunks are as long as half a gigabyte of logits on each device allows.
+    Args:
+        tokens: on a device, at least 1.
+        vocab_size: the part of it on a device.
+
+    >>> logits_chunk(8 * 512, vocab_size=151_936)
+    820
+    >>> logits_chunk(8 * 16, vocab_size=20)
+    128
     """
-    ways, tensor = batch_ways(), tensor_ways()
-    if ways == 1:
-        return 128
-    fits = _LOGITS * ways * tensor // (rows * vocab_size)
-    return max(128, min(size, 1 << max(fits, 1).bit_length() - 1))
+    fits = max(1, LOGITS // vocab_size)
+    return -(-tokens // -(-tokens // fits))
+
+
+def _default_chunk(tokens: int, vocab_size: int) -> int:
+    tensor = tensor_ways()
+    return logits_chunk(tokens, vocab_size // tensor if vocab_size % tensor == 0 else vocab_size)
 
 
 def token_log_probs(
@@ -127,9 +144,9 @@ def token_log_probs(
 ) -> tuple[Float[Array, "B *G T"], Float[Array, "B *G T"]]:
     """Log-probability and entropy of every response token, differentiable in the parameters.
 
-    Only response positions get logits, ``chunk`` positions at a time, forward and backward: for
-    ``T > chunk`` no array of ``B * G * T * V`` elements exists. With a rollout axis, ``tokens
-    [B, G, T]``, the prompt is computed once and shared by its rollouts, with the exact gradient.
+    Only response tokens get logits, ``chunk`` of them on a device at a time, forward and backward:
+    no larger array than ``chunk * V`` exists for them. With a rollout axis, ``tokens [B, G, T]``,
+    the prompt is computed once and shared by its rollouts, with the exact gradient.
 
     Args:
         model: the policy.
@@ -138,8 +155,8 @@ def token_log_probs(
         tokens: int32 responses, padded on the right; ``[B, T]`` or ``[B, G, T]``.
         mask: True on real response tokens. It only zeroes results: padding comes after them.
         temperature: divides the logits, as in sampling; entropies are of the tempered distribution.
-        chunk: response positions whose logits exist at a time; None for 128, and for more on a
-            mesh (``_default_chunk``).
+        chunk: response tokens on a device whose logits exist at a time; None for as many as half a
+            gigabyte holds (``LOGITS``).
 
     Returns:
         ``(log_probs, entropy)``, float32, zero where ``mask`` is False.
@@ -161,11 +178,11 @@ def token_log_probs(
     checks.require(
         temperature > 0, "temperature must be above 0, got {temperature}", temperature=temperature
     )
+    ways = batch_ways() if tokens.shape[0] % batch_ways() == 0 else 1
     if chunk is None:
-        rows = tokens.size // tokens.shape[-1]
-        chunk = _default_chunk(rows, model.config.vocab_size, tokens.shape[-1])
+        chunk = _default_chunk(tokens.size // ways, model.config.vocab_size)
     if chunk <= 0:
-        raise ValueError(f"chunk={chunk} must be positive: positions whose logits exist at a time")
+        raise ValueError(f"chunk={chunk} must be positive: tokens whose logits exist at a time")
     shape = tokens.shape
     tokens = jnp.asarray(tokens).reshape(shape[0], -1, shape[-1])
     past = encode_prompt(model, prompt, prompt_mask)
@@ -174,7 +191,9 @@ def token_log_probs(
     causal = jnp.tril(jnp.ones((size, size), bool))[None, None]
     hidden, _ = model.segment(inputs, positions, causal, (past,))
     scale = jnp.asarray(temperature, jnp.float32)
-    log_probs, entropy = _chunked(model, hidden, tokens, scale, chunk)
+    # a row for each device: chunks of it are chunks of what the device holds
+    rows = constrain(hidden.reshape(ways, -1, hidden.shape[-1]), "bsd")
+    log_probs, entropy = _chunked(model, rows, tokens.reshape(ways, -1), scale, chunk)
     zero = jnp.zeros((), jnp.float32)
     return (
         jnp.where(mask, log_probs.reshape(shape), zero),

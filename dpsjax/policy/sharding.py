@@ -46,6 +46,7 @@ __all__ = [
     "batch_ways",
     "constrain",
     "gathered",
+    "is_matrix",
     "parameter_path",
     "partition_spec",
     "shardings",
@@ -68,6 +69,11 @@ def axis_letters(path: tuple[str, ...]) -> str:
 def parameter_path(path: tuple) -> tuple[str, ...]:
     """Dictionary keys of a pytree path; the last part, a Param's own attribute, is dropped."""
     return tuple(str(part.key) for part in path if isinstance(part, jax.tree_util.DictKey))
+
+
+def is_matrix(path: tuple) -> bool:
+    """Whether a parameter of this pytree path is multiplied with; norms and biases are not."""
+    return not any(part in ("norm", "bias") for part in parameter_path(path)[-1].split("_"))
 
 
 def partition_spec(

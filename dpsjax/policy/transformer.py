@@ -163,7 +163,10 @@ class Layer(nnx.Module):
             heads.append(jnp.einsum("bgsd,dnh->bgsnh", x, weight[...].astype(x.dtype)))
         if self.config.attention_bias:
             for i, bias in enumerate((self.query_bias_nh, self.key_bias_mh, self.value_bias_mh)):
-                heads[i] = heads[i] + bias[...].astype(x.dtype)[None, None, None]
+                wide = (
+                    heads[i].astype(jnp.float32) + bias[...].astype(jnp.float32)[None, None, None]
+                )
+                heads[i] = wide.astype(x.dtype)
         query, key, value = heads
         if self.config.qk_norm:
             query = rms_norm(query, self.query_norm_h[...], self.config.norm_eps)

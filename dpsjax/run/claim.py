@@ -29,7 +29,7 @@ def claim(folder: Path) -> TextIOBase:
         OSError: the folder cannot be made or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / LOCK).open("a+")
+    lock = (folder / LOCK).open("a+", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -72,6 +72,8 @@ def refuse_foreign(folder: Path) -> None:
 def _is_record(path: Path) -> bool:
     """Whether a ``config.json`` is a run's and not, for example, that of a model."""
     try:
-        return {"config", "command", "data_fingerprint"} <= set(json.loads(path.read_text()))
+        return {"config", "command", "data_fingerprint"} <= set(
+            json.loads(path.read_text(encoding="utf-8"))
+        )
     except (OSError, ValueError, TypeError):
         return False

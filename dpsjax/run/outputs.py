@@ -156,7 +156,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
         values: JSON-serialisable.
     """
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n")
+    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
 
 

@@ -128,7 +128,7 @@ def repeat(
     """
     found = read(path)
     if run is None or state is None:
-        record = json.loads((Path(path).parent.parent / outputs.CONFIG).read_text())
+        record = json.loads((Path(path).parent.parent / outputs.CONFIG).read_text(encoding="utf-8"))
         run, state = prepare(from_dict(record["config"]))
     names = {name for name, _ in _named(state.params)}
     if names != set(found.params):

@@ -150,8 +150,12 @@ def _finish(started: Started, console: Console) -> dict[str, Any] | None:
     if first:
         outputs.begin_trace(run)
     with (
-        (folder / outputs.METRICS if first else Path(os.devnull)).open("a") as stream,
-        (folder / outputs.TRACE if first else Path(os.devnull)).open("a") as trace,
+        (folder / outputs.METRICS if first else Path(os.devnull)).open(
+            "a", encoding="utf-8"
+        ) as stream,
+        (folder / outputs.TRACE if first else Path(os.devnull)).open(
+            "a", encoding="utf-8"
+        ) as trace,
         progress(run.config.steps, console) if first else nullcontext(_unseen) as report,
         termination() as asked_to_end,
     ):

@@ -23,7 +23,7 @@ def write_seal(folder: Path) -> None:
     """
     sums = _checksums(folder, flush=True)
     partial = folder / f"{SEAL}.partial"
-    with partial.open("w") as stream:
+    with partial.open("w", encoding="utf-8") as stream:
         json.dump({"sha256": sums}, stream, indent=1)
         stream.flush()
         os.fsync(stream.fileno())
@@ -41,7 +41,7 @@ def damage(folder: Path) -> str | None:
         not.
     """
     try:
-        text = (folder / SEAL).read_text()
+        text = (folder / SEAL).read_text(encoding="utf-8")
         sealed = json.loads(text)["sha256"]
         found = _checksums(folder)
     except FileNotFoundError:

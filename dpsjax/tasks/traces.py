@@ -222,7 +222,7 @@ def _columns(num_prompts: int, rows: list[dict]) -> Trace:
 def _arrow():
     try:
         import pyarrow  # pyright: ignore[reportMissingImports]
-        import pyarrow.parquet  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet  # noqa: F401 # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             "Parquet traces need pyarrow: pip install 'dpsjax[parquet]', or use .jsonl"

@@ -18,7 +18,7 @@ from dpsjax.loop.compilation import _is_known, compiler_options, return_freed_me
 
 
 def resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize() / 2**20
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import importlib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +49,25 @@ def test_sampled_log_probs_are_those_of_a_full_forward_pass(name, temperature, c
     again, _ = score(policy, *prompts(), out.tokens, out.mask, temperature=scale, chunk=4)
     assert float(out.log_probs.min()) < -1
     np.testing.assert_allclose(out.log_probs, again, atol=1e-4)
+
+
+def test_a_bfloat16_sampler_rounds_neither_norms_nor_biases():
+    config = dataclasses.replace(VARIANTS["qwen2"], layers=4, qk_norm=True)
+    exact = make_policy(config, Compute(dtype="bfloat16"))
+
+    def cast(path, leaf):
+        matrix = len(path[-2].key.rsplit("_")[-1]) > 1 and "bias" not in path[-2].key
+        return leaf if matrix else leaf.astype(jnp.bfloat16).astype(jnp.float32)
+
+    graph, params = nnx.split(exact)
+    rounded = nnx.merge(graph, jax.tree_util.tree_map_with_path(cast, params))
+    sampling, apart = Sampling(max_tokens=32), []
+    for policy in (exact, rounded):
+        out = run(policy, jax.random.key(1), *prompts(), sampling, group=16)
+        again, _ = score(policy, *prompts(), out.tokens, out.mask)
+        apart.append(float(jnp.abs(out.log_probs - again).mean()))
+    # to one of the two policies, a sampler that rounded would do nothing
+    assert apart[1] > 0 and apart[0] < 1.2 * apart[1], apart
 
 
 def test_stop_token_is_the_last_real_token_and_padding_follows(rollouts):
@@ -161,6 +182,45 @@ def test_truncation_is_exact_for_every_setting():
             for row in range(20):
                 truth = oracle.truncated_probs(logits[row], 1.0, top_k, top_p) > 0
                 np.testing.assert_array_equal(kept[row], truth)
+
+
+@pytest.mark.parametrize("kind", [jnp.float32, jnp.float64, jnp.bfloat16])
+def test_a_large_vocabulary_is_cut_where_the_sort_cuts_it(kind):
+    rng = np.random.default_rng(0)
+    steep = rng.normal(size=(4, 3000)) * np.array([[0.1], [1.0], [4.0], [30.0]])
+    logits = jnp.asarray(steep, kind)
+    for top_p in (1e-6, 0.3, 0.95, 1 - 1e-6):
+        kept = np.isfinite(np.asarray(truncate_logits(logits, 0, top_p), np.float64))
+        for row in range(4):
+            exact = np.asarray(logits[row], np.float64)
+            truth = oracle.truncated_probs(exact, 1.0, 0, top_p) > 0
+            # of tied tokens the oracle keeps those that it needs, we keep all
+            truth |= exact == exact[truth].min()
+            if kind == jnp.float64:
+                np.testing.assert_array_equal(kept[row], truth)
+            else:  # sums of float32 decide alike but where two sets differ by their rounding
+                other = np.exp(exact - exact.max())
+                weigh = other / other.sum()
+                assert abs(weigh[kept[row]].sum() - weigh[truth].sum()) < 2e-6
+
+
+def test_ties_and_impossible_tokens():
+    logits = jnp.asarray([[0.0, 2.0, 2.0, 2.0, -jnp.inf], [1.0] * 5], jnp.float32)
+    kept = np.isfinite(truncate_logits(logits, 0, 0.5))
+    assert kept.tolist() == [[False, True, True, True, False], [True] * 5]
+    nearly = np.isfinite(truncate_logits(logits, 0, float(np.nextafter(1, 0))))
+    assert nearly.tolist() == [[True, True, True, True, False], [True] * 5]
+
+
+def test_top_p_sorts_nothing():
+    text = str(jax.make_jaxpr(lambda x: truncate_logits(x, 0, 0.9))(jnp.ones((2, 100))))
+    assert "sort" not in text and "top_k" not in text
+
+
+def test_the_benchmark_of_top_p_runs(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    record = importlib.import_module("top_p").measure(rows=2, vocab=500, top_p=0.9, repeats=1)
+    assert record["differ"] == 0 and 0 < record["kept"] < 500
 
 
 def test_decoding_stops_when_every_row_has_stopped(policy):

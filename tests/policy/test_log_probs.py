@@ -1,5 +1,7 @@
 """Chunked log-probabilities: values, gradients, and what never exists in memory."""
 
+import contextlib
+
 import distrax
 import jax
 import jax.extend
@@ -7,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dpsjax.policy import PolicyConfig, token_log_probs
+from dpsjax.policy import PolicyConfig, abstract_policy, log_probs, shardings, token_log_probs
 from tests.oracles import transformer as oracle
 from tests.policy.conftest import CONFIG, VARIANTS, left_padded, make_policy, plain_params
 
@@ -104,6 +107,9 @@ def test_gradient_agrees_with_finite_differences(policy):
 
 
 H = np.float32(1e-3)
+WIDE = PolicyConfig(
+    vocab_size=4096, width=8, mlp_width=8, layers=1, heads=2, kv_heads=1, head_dim=4
+)
 
 
 def _sizes(jaxpr):
@@ -120,13 +126,10 @@ def _sizes(jaxpr):
 
 
 def test_no_array_holds_logits_of_all_tokens():
-    config = PolicyConfig(
-        vocab_size=4096, width=8, mlp_width=8, layers=1, heads=2, kv_heads=1, head_dim=4
-    )
-    policy = make_policy(config)
-    batch, group, size, chunk = 2, 2, 16, 4
-    prompt, prompt_mask = left_padded([3, 2], 3, config.vocab_size)
-    tokens, mask = _responses(batch, group, size, config.vocab_size)
+    policy = make_policy(WIDE)
+    batch, group, size, chunk = 2, 2, 16, 16
+    prompt, prompt_mask = left_padded([3, 2], 3, WIDE.vocab_size)
+    tokens, mask = _responses(batch, group, size, WIDE.vocab_size)
 
     def largest(chunk):
         def loss(policy):
@@ -138,9 +141,56 @@ def test_no_array_holds_logits_of_all_tokens():
         graph_free = jax.make_jaxpr(jax.value_and_grad(loss))(policy)
         return max(_sizes(graph_free.jaxpr))
 
-    full = batch * group * size * config.vocab_size
-    assert largest(size) == full  # the measure sees what it must see
-    assert largest(chunk) == full * chunk // size
+    full = batch * group * size * WIDE.vocab_size
+    assert largest(batch * group * size) == full  # the measure sees what it must see
+    assert largest(chunk) == chunk * WIDE.vocab_size
+
+
+BUDGET = 1 << 18
+
+
+def _temporaries(shape, mesh=None, chunk=None):
+    """Bytes on a device beside arguments and results, of the gradient, as compiled."""
+    graph, params = abstract_policy(WIDE)
+
+    def loss(params, *batch):
+        log_probs, entropy = token_log_probs(nnx.merge(graph, params), *batch, chunk=chunk)
+        return log_probs.sum() + entropy.sum()
+
+    def batch(shape, kind):
+        rows = None if mesh is None else NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+        return jax.ShapeDtypeStruct(shape, kind, sharding=rows)
+
+    if mesh is not None:
+        places = shardings(params, mesh)
+        params = jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), params, places
+        )
+    prompt = (shape[0], 3)
+    arguments = (batch(prompt, jnp.int32), batch(prompt, bool), batch(shape, jnp.int32))
+    with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+        lowered = jax.jit(jax.grad(loss)).lower(params, *arguments, batch(shape, bool))
+    return lowered.compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("shape", [(32, 16), (512, 4), (8, 4, 16)])
+def test_the_budget_of_logits_is_kept_whatever_the_shape(shape, monkeypatch):
+    other = _temporaries(shape, chunk=1)
+    all_logits = 4 * np.prod(shape) * WIDE.vocab_size
+    assert _temporaries(shape) - other > 2 * all_logits  # the measure sees what it must see
+    monkeypatch.setattr("dpsjax.policy.log_probs.LOGITS", BUDGET)
+    assert all_logits > 7 * 4 * BUDGET
+    assert _temporaries(shape) - other < 4.2 * 4 * BUDGET  # a CPU holds them four times
+
+
+def test_the_budget_is_of_one_device(monkeypatch):
+    monkeypatch.setattr("dpsjax.policy.log_probs.LOGITS", BUDGET)
+    mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
+    with jax.set_mesh(mesh):
+        assert log_probs._default_chunk(512, WIDE.vocab_size) == 128  # half the vocabulary
+        assert log_probs._default_chunk(512, 4095) == 64  # which does not divide
+    shape = (32, 64)  # 8 rows a device
+    assert _temporaries(shape, mesh) < 0.5 * _temporaries(shape, mesh, chunk=512)
 
 
 def test_bad_arguments_are_named(policy):
