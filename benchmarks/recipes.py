@@ -31,51 +31,37 @@ class Options:
     out: Path = Path("runs/benchmarks")
 
 
-def recipes(num_prompts: int, group: int) -> dict:
-    """Every recipe at its published settings; what is known offline is drawn at random."""
+CATEGORIES = 20
+MORE = {
+    "dps, entropy": lambda: s.dps(entropy=0.1),
+    "dps, 7 states": lambda: s.dps(num_states=7),
+    "dps, bfloat16 counts": lambda: s.dps(counts_dtype=jnp.bfloat16),
+    "dps, 2,048 candidates": lambda: s.dps(candidates=2048),
+    "dps, proportional": lambda: s.dps(power=1.0),
+    "dps, cool-down": lambda: s.chain(s.dps(), s.cool_down(12)),
+}
+
+
+def recipes(group: int) -> dict:
+    """Every recipe of the catalogue at its defaults, and some settings of DPS."""
+    known = {"group": group, "num_categories": CATEGORIES}
+    named = {name: entry.build(known) for name, entry in s.catalogue().items()}
+    return named | {name: build() for name, build in MORE.items()}
+
+
+def prompts(num_prompts: int) -> dict[str, np.ndarray]:
+    """What is known of the prompts beforehand, drawn at random."""
     rng = np.random.default_rng(0)
-    difficulty = rng.random(num_prompts).astype(np.float32)
-    category = rng.integers(0, 20, num_prompts).astype(np.int32)
     return {
-        "dps": s.dps(),
-        "dps, entropy": s.dps(entropy=0.1),
-        "dps, 7 states": s.dps(num_states=7),
-        "dps, bfloat16 counts": s.dps(counts_dtype=jnp.bfloat16),
-        "dps, 2,048 candidates": s.dps(candidates=2048),
-        "dps, proportional": s.chain(s.dps(), s.draw_proportional()),
-        "dps, cool-down": s.chain(s.dps(), s.cool_down(12)),
-        "uniform": s.uniform(),
-        "uniform, epochs": s.uniform_epochs(),
-        "dps, binomial": s.dps_binomial(),
-        "mopps": s.mopps(),
-        "beta mean": s.beta_mean(),
-        "history resampling": s.history_resampling(),
-        "dynamic sampling": s.dynamic_sampling(),
-        "depo": s.depo(),
-        "lppo": s.lppo(),
-        "learning progress": s.learning_progress(),
-        "variance ema": s.variance_ema(),
-        "static order": s.static_order(difficulty),
-        "mapp": s.mapp(group=group),
-        "insight": s.insight(group=group),
-        "kgps": s.kgps(),
-        "arcus": s.arcus(group=group),
-        "cures": s.cures(),
-        "gcs": s.gcs(),
-        "lilo": s.lilo(),
-        "greso": s.greso(),
-        "speed": s.speed(),
-        "sec": s.sec(category, 20),
-        "adarft": s.adarft(100 * difficulty),
-        "vcrl": s.vcrl(),
-        "prioritized replay": s.prioritized_replay(),
+        "source": rng.integers(0, CATEGORIES, num_prompts).astype(np.int32),
+        "difficulty": (100 * rng.random(num_prompts)).astype(np.float32),
     }
 
 
 class Round:
     """One recipe's state and its compiled round."""
 
-    def __init__(self, selector, num_prompts: int, batch: int, group: int):
+    def __init__(self, selector, data, batch: int, group: int):
         def step(state, key, passes):
             chosen, state = dpsjax.select(selector, key, state, batch)
             trials = jnp.full(batch, group, jnp.int32)
@@ -87,7 +73,7 @@ class Round:
             return state, chosen.index
 
         self.step = jax.jit(step, donate_argnums=0)
-        self.state = jax.jit(lambda: selector.init(num_prompts))()
+        self.state = jax.jit(selector.init, static_argnums=0)(len(data["source"]), data)
         self.rng, self.batch, self.group, self.clock = np.random.default_rng(0), batch, group, 0
 
     def __call__(self) -> float:
@@ -104,9 +90,9 @@ class Round:
 
 def main(options: Options) -> None:
     size = int(options.prompts)
-    rounds = {}
-    for name, selector in recipes(size, options.group).items():
-        rounds[name] = Round(selector, size, options.batch, options.group)
+    rounds, data = {}, prompts(size)
+    for name, selector in recipes(options.group).items():
+        rounds[name] = Round(selector, data, options.batch, options.group)
         for _ in range(2):
             rounds[name]()
         print(f"compiled {name}", flush=True)

@@ -3,14 +3,19 @@
 import numpy as np
 
 from dpsjax import selectors as s
+from tests.selectors import own
 
 
 def data(num_prompts):
     """What is known of made-up prompts: all of one difficulty, so that they are equal at first."""
     ids = np.arange(num_prompts, dtype=np.int32)
+    # Each row has the same eighths in its own order and signs: equal in length to the last bit.
+    rng = np.random.default_rng(0)
+    eighths = rng.permuted(np.tile([1, 2, 3, 5, 8], (num_prompts, 1)), axis=1) / 8
     return {
         "source": ids % 2,
         "difficulty": np.zeros(num_prompts, np.float32),
+        "features": eighths * rng.choice([-1, 1], eighths.shape),
     }
 
 
@@ -61,7 +66,15 @@ CHAINS = {
     ),
 }
 
-SELECTORS = RECIPES | CHAINS
+OWN = {
+    "own: knowledge gradient": lambda: s.chain(
+        s.track_hmm(), own.NAMES["add_knowledge_gradient"](4, samples=3)
+    ),
+    "own: difficulty": lambda: s.chain(own.NAMES["track_difficulty"](), s.add_mixed_prob(4)),
+    "own: in flight": lambda: s.chain(own.NAMES["in_flight"]()),
+}
+
+SELECTORS = RECIPES | CHAINS | OWN
 
 # Rows whose every contract is marked slow: seven states take half a minute to compile.
 COSTLY = {"dps, 7 states"}
@@ -81,4 +94,5 @@ REPRESENTATIVE = {
     "prioritized-replay",
     "stratify",
     "all at once",
+    *OWN,
 } & set(SELECTORS)
