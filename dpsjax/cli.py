@@ -84,7 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit code: 0, 1 when a run had to stop, 2 for a mistake in what was typed, 130 when
         interrupted.
     """
+    if arguments is None:
+        _use_utf8()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if other := [word for word in words if word != word.encode("utf-8", "ignore").decode()]:
+        return _complain(f"{other[0]!a} is not UTF-8: rename it, or type it in UTF-8")
     if words[:1] == ["--version"]:
         print(f"dpsjax {dpsjax.__version__}")
         return 0
@@ -102,6 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE, end="")
         return 0
     return _complain(f"there is no command {' '.join(words[:2])!r}; see dpsjax --help")
+
+
+def _use_utf8() -> None:
+    """Start again in UTF-8 mode where the locale has other paths: checkpoints know UTF-8 alone."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def train(task: str, words: Sequence[str]) -> int:

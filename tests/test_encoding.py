@@ -4,9 +4,16 @@ Ruff's rule (PLW1514) sees this only where it can tell that something is a path.
 """
 
 import ast
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from dpsjax import cli
+from tests.test_cli import TINY
 
 ROOT = Path(__file__).parent.parent
 FILES = [
@@ -43,3 +50,23 @@ def test_the_search_finds_what_it_must():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_says_its_encoding(path):
     assert list(silent_calls(path.read_text(encoding="utf-8"))) == []
+
+
+def test_a_run_with_a_name_in_any_letters_in_the_c_locale(tmp_path):
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
+    out = tmp_path / "läufe ü" / "日本"
+    command = [sys.executable, "-m", "dpsjax.cli", *TINY, "--out", str(out)]
+    for steps in ("1", "2"):  # the second run goes on from the first one's checkpoint
+        done = subprocess.run(
+            [*command, "--steps", steps], env=plain, cwd=tmp_path, capture_output=True, timeout=300
+        )
+        said = (done.stdout + done.stderr).decode("utf-8")
+        assert done.returncode == 0 and "could not be written" not in said, said
+    assert "step 1/" not in said, said
+    records = [json.loads(line) for line in (out / "metrics.jsonl").open(encoding="utf-8")]
+    assert [record["step"] for record in records] == [1, 2]
+
+
+def test_words_that_are_not_utf8_are_refused(capsys):
+    assert cli.main([*TINY, "--out", os.fsdecode(b"l\xe4ufe")]) == cli.BAD_INPUT
+    assert "is not UTF-8" in capsys.readouterr().err
