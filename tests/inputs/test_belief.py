@@ -57,6 +57,7 @@ INNER = {
     "blocks": "in_blocks",
     "beta": "BetaView advance counts denoised_advantages expected_variance_of_rollout information "
     "informative_prob observe offset variance_of_rollout",
+    "distributions": "chain outcome rate states transitions",
     "ema": "RateView observe",
     "filter": "View averaged clear_of group_outcome ordered weighted",
     "grid": "GridView advance expectation mixed_chance observe prior",
