@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dpsjax.lab.statistics import against, interval
+from dpsjax.loop.build import round_up
 from dpsjax.loop.metrics import read_records
 from dpsjax.loop.prompts import gather
 from dpsjax.loop.rollout import score_rollouts
@@ -113,7 +114,8 @@ def judge_predictions(folder: Path) -> dict[str, float]:
     started = start(config, "", print)
     done, params = started.run, started.run.whole(started.state.params)
     predicted = outputs.beliefs(done, started.state)[1:-1].sum(axis=0)
-    pool, rows, mixed = len(done.task.train), config.rollout.prompts, []
+    pool, shape, mixed = len(done.task.train), done.mesh.shape, []
+    rows = round_up(config.rollout.prompts, shape["data"] * shape["fsdp"])
     key = jax.random.key(config.seed + 1)
     for first in range(0, pool, rows):
         ids = np.arange(first, first + rows, dtype=np.int32)
