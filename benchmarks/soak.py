@@ -44,7 +44,8 @@ class Options:
 def sample(run: runs.Run) -> dict:
     """What might grow."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
-    stages = (run.stages.select, run.stages.generate, run.stages.update)
+    programs = run.stages
+    stages = (programs.select, programs.generate, programs.offer, programs.take, programs.update)
     return {
         "resident": resident_bytes(),
         "compilations": sum(stage._cache_size() for stage in stages),

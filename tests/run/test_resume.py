@@ -72,8 +72,9 @@ def killed_in(started: Started, stage: str, call: int) -> Started:
     """A run whose ``stage`` fails in its ``call``-th use, counted from 1."""
     run = started.run
     if stage == "evaluate":
-        failing = tiny.die_in_call(run.evaluate, call)
-        return started._replace(run=dataclasses.replace(run, evaluate=failing))
+        failing = tiny.die_in_call(run.evaluation.accuracy, call)
+        dying = run.evaluation._replace(accuracy=failing)
+        return started._replace(run=dataclasses.replace(run, evaluation=dying))
     failing = tiny.die_in_call(getattr(run.stages, stage), call)
     return started._replace(run=tiny.with_stages(run, **{stage: failing}))
 
