@@ -71,7 +71,8 @@ class Compute:
     """How the same function is computed: nothing here changes the parameters.
 
     Attributes:
-        dtype: of matrix products and activations; parameters, norms and softmax stay float32.
+        dtype: of matrix products and activations; parameters, norms, biases and softmax stay
+            float32.
         scan_layers: one compiled layer scanned over the stack (fast to compile, right for deep
             models) instead of an unrolled program (fastest to run for a few layers).
         remat: what the backward pass recomputes: ``"none"``, ``"full"`` layers, or all but the

@@ -123,26 +123,57 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str:
     found = _json(folder / "chat_template.json").get("chat_template")
     found = found or settings.get("chat_template") or ""
     if isinstance(found, list):  # several named ones
-        found = {entry["name"]: entry["template"] for entry in found}
-        if "default" not in found:
+        try:
+            named = {entry["name"]: entry["template"] for entry in found}
+        except (KeyError, TypeError):
+            raise _damaged(
+                folder, "chat_template", found, "a list of names and templates"
+            ) from None
+        if "default" not in named:
             raise ValueError(
-                f"{folder}: its chat templates are named {', '.join(found)}, and none is the "
-                "default: write the one you want to chat_template.jinja"
+                f"{folder}: its chat templates are named {', '.join(map(str, named))}, and none is "
+                "the default: write the one you want to chat_template.jinja"
             )
-        return found["default"]
+        found = named["default"]
+    if not isinstance(found, str):
+        raise _damaged(folder, "chat_template", found, "text")
     return found
+
+
+def _damaged(folder: Path, name: str, value: Any, wanted: str) -> ValueError:
+    return ValueError(f"{folder}: {name}={str(value)[:40]!r} must be {wanted}")
 
 
 def _special(folder: Path, settings: Mapping[str, Any]) -> dict[str, str | list[str]]:
     """Special tokens by role; an older folder has them in a file of their own."""
     given = {**_json(folder / "special_tokens_map.json"), **settings}
 
-    def text(token: Any) -> Any:
-        return token.get("content") if isinstance(token, Mapping) else token
+    def text(role: str, token: Any) -> str:
+        token = token.get("content") if isinstance(token, Mapping) else token
+        if not isinstance(token, str):
+            raise _damaged(folder, role, token, "a token's text")
+        return token
 
-    special = {role: text(given[role]) for role in _ROLES if text(given.get(role))}
-    more = given.get("additional_special_tokens")
-    return special | ({"additional_special_tokens": [text(t) for t in more]} if more else {})
+    special: dict[str, str | list[str]] = {
+        role: text(role, given[role]) for role in _ROLES if given.get(role)
+    }
+    name = "additional_special_tokens"
+    if more := given.get(name):
+        if not isinstance(more, list):
+            raise _damaged(folder, name, more, "a list of tokens")
+        special[name] = [text(name, token) for token in more]
+    return special
+
+
+def _stops(folder: Path) -> list[int]:
+    """Ids of the tokens that end a response, of the files that state them as numbers."""
+    generation = _json(folder / "generation_config.json")
+    stops = generation.get("eos_token_id", _json(folder / "config.json").get("eos_token_id"))
+    stops = stops if isinstance(stops, list) else [stops]
+    stops = [stop for stop in stops if stop is not None]
+    if not all(type(stop) is int and stop >= 0 for stop in stops):
+        raise _damaged(folder, "eos_token_id", stops, "token ids")
+    return stops
 
 
 def _load_backend(path: Path) -> Any:
@@ -206,11 +237,8 @@ def load_tokenizer(folder: str | Path) -> ChatTokenizer:
             raise ValueError(f"{folder}: {role} {special[role]!r} is not in tokenizer.json")
         return found
 
-    generation = _json(folder / "generation_config.json")
-    stops = generation.get("eos_token_id", _json(folder / "config.json").get("eos_token_id"))
-    stops = stops if isinstance(stops, list) else [stops]
     # the order matters: the first one is what eos_id names
-    ids = [stop for stop in (*stops, number("eos_token")) if stop is not None]
+    ids = [stop for stop in (*_stops(folder), number("eos_token")) if stop is not None]
     if not ids:
         raise ValueError(f"{folder}: no file names an end-of-sequence token (eos_token_id)")
     pad = number("pad_token")

@@ -113,6 +113,31 @@ def test_tokenizer_errors_are_named(folder):
         load_tokenizer(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("tokenizer_config.json", "chat_template"),
+        ("tokenizer_config.json", "eos_token"),
+        ("tokenizer_config.json", "additional_special_tokens"),
+        ("special_tokens_map.json", "pad_token"),
+        ("generation_config.json", "eos_token_id"),
+        ("config.json", "eos_token_id"),
+    ],
+)
+@pytest.mark.parametrize("value", [3.5, [None, 3.5], [{"a": 1}], {"content": 7}, "x", True])
+def test_any_json_in_a_tokenizer_is_refused_by_name_or_works(file, name, value, folder):
+    (folder / "generation_config.json").unlink()
+    path = folder / file
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    _write(path, values | {name: value})
+    try:
+        tokenizer = load_tokenizer(folder)
+    except ValueError as error:
+        assert name in str(error) and str(folder) in str(error)
+        return
+    assert isinstance(tokenizer.template, str) and tokenizer.stop_ids
+
+
 def test_a_template_that_looks_for_more_finds_nothing(folder):
     (folder / "chat_template.jinja").write_text(
         "[{{ ''.__class__ }}{{ '{0.__class__}'.format(1) }}]", encoding="utf-8"
