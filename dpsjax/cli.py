@@ -211,7 +211,7 @@ def _of_language_model(config: TrainConfig) -> str:
 
     >>> from dpsjax.run.config import TrainConfig
     >>> _of_language_model(TrainConfig())
-    'learning rate 0.0001, float32, remat none, layers unrolled, responses of 16 tokens'
+    'learning rate 0.0005, float32, remat none, layers unrolled, responses of 14 tokens'
     """
     model, tokens = config.model, vars(config.task).get("response_tokens")
     layers = "scanned" if model.scan_layers else "unrolled"

@@ -86,8 +86,8 @@ class RolloutBatch(NamedTuple):
         ... )
         >>> prompt, rewards = jnp.ones((1, 4), jnp.int32), jnp.array([[1.0, 0.0]])
         >>> batch = RolloutBatch.of(jnp.array([7]), prompt, prompt > 0, rollouts, rewards)
-        >>> batch.advantages.round(3).tolist(), batch.informative.tolist()
-        ([[0.707, -0.707]], [True])
+        >>> batch.advantages.round().tolist(), batch.informative.tolist()
+        ([[1.0, -1.0]], [True])
         """
         checks.require_type(Rollouts, "Rollouts, as of dpsjax.policy.generate", rollouts=rollouts)
         shown = checks.given(valid=valid, accept=accept, weight=weight)
