@@ -26,7 +26,7 @@ def compiled(name: tuple, call: Callable, state: PyTree, rest: tuple, donate: bo
     leaves, treedef = jax.tree.flatten((state, rest))
     key = (name, donate, treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
     try:
-        return _program(_Key(key, call, state, rest))(state, rest)
+        return program(_Key(key, call, state, rest))(state, rest)
     except _Traced:
         return None
 
@@ -46,7 +46,8 @@ class _Key:
 
 
 @functools.lru_cache(maxsize=256)
-def _program(wanted: _Key) -> Callable:
+def program(wanted: _Key) -> Callable:
+    """The kept program of a call; ``program.cache_clear()`` lets go of all of them."""
     call, state, rest = wanted.making
     wanted.making = ()  # the arrays must not live as long as the program
     donate, size = wanted.key[1], len(jax.tree.leaves(state))
@@ -68,13 +69,13 @@ def _program(wanted: _Key) -> Callable:
         out = jax.tree.leaves(flat(*leaves))
         return [value for value, source in zip(out, kept, strict=True) if source is None]
 
-    program = jax.jit(run, donate_argnums=0)
+    jitted = jax.jit(run, donate_argnums=0)
     out_tree = jax.tree.structure(shape)
 
     def by_program(state, rest):
         leaves = dict(enumerate(jax.tree.leaves((state, rest))))
         given = {i: leaves[i] for i in changed}
-        made = iter(program(given, {i: leaf for i, leaf in leaves.items() if i not in given}))
+        made = iter(jitted(given, {i: leaf for i, leaf in leaves.items() if i not in given}))
         out = [next(made) if source is None else leaves[source] for source in kept]
         return jax.tree.unflatten(out_tree, out)
 
