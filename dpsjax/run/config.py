@@ -82,15 +82,12 @@ class TrainConfig:
 
     def _check_numbers_of_rollouts(self) -> None:
         """Refuse what does not go with selectors that say how many rollouts a prompt gets."""
-        group, name = self.grpo.rollouts_per_prompt, f"selector={self.selector.name!r}"
-        most = self.selector.most_rollouts()
+        name, most = f"selector={self.selector.name!r}", self.selector.most_rollouts()
         if most is not None and self.rollout.keep is not None:
             raise ValueError(
                 f"rollout.keep={self.rollout.keep} needs equal groups, and {name} makes unequal "
                 "ones: leave it out"
             )
-        if most is not None:
-            self.selector.recipe({"group": group})
         believed = isinstance(self.grpo.loss.advantage_function, BeliefAdvantages)
         if self.selector.screening() is not None and believed:
             raise ValueError(

@@ -69,8 +69,6 @@ class SelectorSettings:
     def __post_init__(self):
         if self.max_rounds is not None:
             require_counts(max_rounds=self.max_rounds)
-        # the recipe judges its own settings, and the run again where it knows more
-        self.recipe(KNOWN_OF_NO_RUN | {"group": self.most_rollouts() or KNOWN_OF_NO_RUN["group"]})
 
     @property
     def name(self) -> str:

@@ -28,7 +28,7 @@ from dpsjax.selectors.base import (
 )
 from dpsjax.selectors.compiled import compiled
 from dpsjax.selectors.draw import draw
-from dpsjax.types import Array, ArrayLike, Float, Key, Rows
+from dpsjax.types import Array, ArrayLike, Float, Key, PyTree, Rows
 
 
 class Outlook(NamedTuple):
@@ -42,7 +42,7 @@ class Outlook(NamedTuple):
 def select(
     selector: Selector,
     key: Key,
-    state: ChainState,
+    state: PyTree,
     batch_size: int,
     *,
     axis_name: str | None = None,
@@ -81,7 +81,7 @@ def select(
 
 def observe(
     selector: Selector,
-    state: ChainState,
+    state: PyTree,
     index: Rows,
     passes: Rows,
     trials: Rows,
@@ -147,7 +147,7 @@ def observe(
     return call(state, *arrays)
 
 
-def advance(selector: Selector, state: ChainState) -> ChainState:
+def advance(selector: Selector, state: PyTree) -> ChainState:
     """Let one training step pass: beliefs forget and drift, clocks go on.
 
     Args:
@@ -161,7 +161,7 @@ def advance(selector: Selector, state: ChainState) -> ChainState:
     return selector.advance(state)
 
 
-def inspect(selector: Selector, state: ChainState, group: int = 8) -> Outlook:
+def inspect(selector: Selector, state: PyTree, group: int = 8) -> Outlook:
     """What is believed of every prompt; nothing is drawn and no state is made.
 
     Args:

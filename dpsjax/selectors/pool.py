@@ -91,14 +91,23 @@ def prompt_axes(selector: Selector, data: Data = None) -> PyTree:
 
 @functools.lru_cache(maxsize=256)
 def _expected(selector: Selector):
-    """Structure of a state and the prompt axis of each leaf; None if ``init`` needs data."""
+    """Structure of a state, and the prompt axis and shape of each leaf; None if it needs data."""
     try:
-        return jax.tree.structure(prompt_axes(selector)), jax.tree.leaves(prompt_axes(selector))
+        axes = prompt_axes(selector)
+        shapes = jax.eval_shape(lambda: selector.init(1))
     except ValueError:
         return None
+    of_leaves = zip(jax.tree.leaves(axes), jax.tree.leaves(shapes), strict=True)
+    return jax.tree.structure(axes), [(axis, leaf.shape) for axis, leaf in of_leaves]
 
 
-def checked(selector: Selector, state: ChainState) -> ChainState:
+_OTHER = (
+    "state is of another selector: make it by this selector's init, or give the selector that "
+    "made it"
+)
+
+
+def checked(selector: Selector, state: PyTree) -> ChainState:
     """The state, with arrays for leaves; refuses what is no state of this selector.
 
     Raises:
@@ -119,14 +128,14 @@ def checked(selector: Selector, state: ChainState) -> ChainState:
     leaves, structure = jax.tree.flatten(state)
     if expected is not None:
         if structure != expected[0]:
-            raise ValueError(
-                "state is of another selector: make it by this selector's init, or give "
-                "the selector that made it"
-            )
+            raise ValueError(_OTHER)
         size = state.active.shape[0]
-        for leaf, axis in zip(leaves, expected[1], strict=True):
-            if axis != SHARED and np.shape(leaf)[axis] != size:
-                raise ValueError(f"state holds parts of pools of {size} and {leaf.shape[axis]}")
+        for leaf, (axis, shape) in zip(leaves, expected[1], strict=True):
+            found = np.shape(leaf)
+            if axis != SHARED and found[axis] != size:
+                raise ValueError(f"state holds parts of pools of {size} and {found[axis]}")
+            if found != tuple(size if i == axis else n for i, n in enumerate(shape)):
+                raise ValueError(_OTHER)
     if all(isinstance(leaf, jax.Array) for leaf in leaves):
         return state
     return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in leaves])
@@ -167,9 +176,7 @@ def reserve(selector: Selector, num_prompts: int, capacity: int, data: Data = No
     return state._replace(active=jnp.arange(capacity, dtype=jnp.int32) < num_prompts)
 
 
-def add_prompts(
-    selector: Selector, state: ChainState, index: Rows, data: Data = None
-) -> ChainState:
+def add_prompts(selector: Selector, state: PyTree, index: Rows, data: Data = None) -> ChainState:
     """Let rows hold new prompts; whatever was known of those rows is forgotten.
 
     A new prompt is treated as one that was never seen. What selectors know of the whole pool
@@ -205,7 +212,7 @@ def add_prompts(
     return jax.tree.map(write, prompt_axes(selector, data), state, fresh)
 
 
-def remove_prompts(state: ChainState, index: Rows) -> ChainState:
+def remove_prompts(state: PyTree, index: Rows) -> ChainState:
     """Never draw these rows again, until :func:`add_prompts` fills them.
 
     Args:
