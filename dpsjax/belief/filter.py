@@ -69,9 +69,9 @@ def averaged(
 ) -> list[tuple[float, Float[Array, "N"]]]:
     """Weights and rates whose weighted sums are means under a transformed Gaussian.
 
-    Gauss-Hermite quadrature with 15 nodes.
+    Gauss-Hermite quadrature with 32 nodes.
     """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(15)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(32)
     weights = weights / weights.sum()
     pairs = zip(nodes, weights, strict=True)
     return [(float(weight), to_rate(mean + float(node) * deviation)) for node, weight in pairs]
