@@ -21,7 +21,7 @@ from dpsjax.checks import require_counts
 from dpsjax.selectors import Selector
 from dpsjax.selectors.around import surround
 from dpsjax.selectors.catalogue import catalogue, entry_of
-from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.entry import Entry, without_roles
 from dpsjax.tasks.base import Problem
 from dpsjax.tasks.traces import read_trace
 
@@ -208,7 +208,7 @@ def _type_of(name: str) -> type[SelectorSettings]:
     fields.append(("max_rounds", int | None, entry.rounds))
     title = "".join(word.capitalize() for word in name.split("-"))
     made = dataclasses.make_dataclass(title, fields, bases=(SelectorSettings,), frozen=True)
-    made.ENTRY, made.__doc__ = entry, inspect.getdoc(entry.recipe)
+    made.ENTRY, made.__doc__ = entry, without_roles(inspect.getdoc(entry.recipe) or "")
     made.__module__ = __name__
     return made
 
@@ -224,7 +224,7 @@ def _options(entry: Entry) -> dict[str, tuple[Any, Any, str]]:
         if name == "inner":
             kind = typing.Optional[Literal[_inner_names()]]  # noqa: UP045 - not a type yet
         if kind is not None and name not in KNOWN:
-            found[name] = (kind, default, " ".join(helps.get(name, "").split()))
+            found[name] = (kind, default, without_roles(" ".join(helps.get(name, "").split())))
     return found
 
 

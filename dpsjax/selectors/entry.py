@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -60,3 +61,12 @@ class Entry:
         outer = {n: value for n, value in keywords.items() if n in KEYWORDS and n not in own}
         inner = {n: value for n, value in keywords.items() if n not in outer}
         return surround(self.recipe(**{**asked, **inner}), **outer)
+
+
+def without_roles(text: str) -> str:
+    """A docstring's text without the roles of reStructuredText: only the names stay.
+
+    >>> without_roles("see :func:`dpsjax.hmm.params`")
+    'see `hmm.params`'
+    """
+    return re.sub(r":\w+:`~?(?:dpsjax\.)?([^`]*)`", r"`\1`", text).replace("``", "`")

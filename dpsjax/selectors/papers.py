@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from dpsjax.selectors.catalogue import catalogue
-from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.entry import Entry, without_roles
 
 MARK = "<!-- Below: made by `python -m dpsjax.selectors.papers docs/selectors.md` -->"
 
@@ -39,7 +39,7 @@ def renew(path: Path) -> None:
 def _section(entry: Entry) -> str:
     doc = inspect.getdoc(entry.recipe) or ""
     body, _, rest = doc.partition("\n\nArgs:\n")
-    lines = [f"### `{entry.recipe.__name__}`", "", _plain(body), ""]
+    lines = [f"### `{entry.recipe.__name__}`", "", without_roles(body), ""]
     lines += [_facts(entry), ""]
     helps = _arguments(rest)
     if helps:
@@ -73,12 +73,7 @@ def _arguments(rest: str) -> dict[str, str]:
     """The lines of a Google docstring's Args section, by name."""
     section = rest.split("\n\n")[0]
     found = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", section, re.MULTILINE)
-    return {name: _plain(" ".join(text.split())).replace("|", "\\|") for name, text in found}
-
-
-def _plain(text: str) -> str:
-    """Without the roles of reStructuredText: only the name stays."""
-    return re.sub(r":\w+:`~?(?:dpsjax\.)?([^`]*)`", r"`\1`", text).replace("``", "`")
+    return {name: without_roles(" ".join(text.split())).replace("|", "\\|") for name, text in found}
 
 
 if __name__ == "__main__":

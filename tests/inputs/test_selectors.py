@@ -26,7 +26,7 @@ FOREIGN = [selectors.mopps().init(N)]
 
 
 # Names of columns of the data: an error says what the part needs.
-COLUMNS = {"by": "needs", "source": "needs"}
+COLUMNS = {"by": "(?:needs|by)", "source": "needs"}
 
 
 def factory(name: str) -> Row | None:

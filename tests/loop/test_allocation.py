@@ -235,6 +235,6 @@ def test_eight_devices_give_the_same_rollouts():
 )
 def test_what_does_not_fit_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        tiny.config(**{"selector": settings("knapsack"), **changes})
+        tiny.prepare(tiny.config(**{"selector": settings("knapsack"), **changes}))
     with pytest.raises(ValueError, match="lowest=2 must be at least 3"):
-        settings("vip", lowest=2)
+        settings("vip", lowest=2).recipe({"group": 4})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dpsjax import observe, select, selectors
-from dpsjax.cli import parse_train
+from dpsjax.cli import main, parse_train
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.run.config import from_dict, to_dict
 from dpsjax.run.selector_settings import Around, selector_names, settings
@@ -106,11 +106,12 @@ def test_help_is_the_docstring_of_the_recipe(capsys):
     assert "gamma*; 0.5 in the paper" in shown and "--selector.cool-down" in shown
 
 
-def test_a_setting_that_the_recipe_refuses_is_an_error_of_the_command(capsys):
-    with pytest.raises(SystemExit):
-        parse_train(["--selector", "dps", "--selector.decay", "3"])
-    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert "decay must lie in [0, 1], got 3.0" in shown
+def test_a_setting_that_the_recipe_refuses_is_an_error_of_the_command(capsys, tmp_path):
+    """It is judged when the run is built: nothing is computed while options are read."""
+    words = ["train", "countdown", "--selector.decay", "3", "--out", str(tmp_path / "run")]
+    assert main(words) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "decay must be finite and lie in [0.0, 1.0], got 3.0" in shown
 
 
 def test_order_by_source_and_by_recorded_rollouts(tmp_path):
