@@ -53,7 +53,7 @@ def test_prompts_are_left_padded_and_rows_filled_up():
 
 
 def test_keeping_a_part_of_each_group_takes_the_most_different_rollouts(prepared):
-    """PODS: of 4 rollouts with one right, the right one and the first wrong one."""
+    """PODS: of 4 rollouts with one right, that one and a wrong one, as the release has them."""
     _, state = prepared
     rewards = jnp.array([[0, 0, 1, 0], [1, 1, 0, 1], [0, 0, 0, 0]], jnp.float32)
     shape = (3, 4, 2)
@@ -73,13 +73,13 @@ def test_keeping_a_part_of_each_group_takes_the_most_different_rollouts(prepared
     new, offered, report = learn(selector, state, draw, groups)
     batch = rollout_batch(offered, group_normalized, 2, selector, new.selector)
     assert batch.mask.any(axis=2).tolist() == [
-        [True, False, True, False],
         [False, False, True, True],
+        [True, False, True, False],
         [False] * 4,
     ]
     values = np.asarray(batch.advantages)
-    assert values[0, 2] > 0 > values[0, 0] and values[1, 3] > 0 > values[1, 2]
-    assert np.allclose(np.abs(values[0, [0, 2]]), values[0, 2])  # one right, one wrong
+    assert values[0, 2] > 0 > values[0, 3] and values[1, 0] > 0 > values[1, 2]
+    assert np.allclose(np.abs(values[0, [2, 3]]), values[0, 2])  # one right, one wrong
     assert report.passes.tolist() == [1, 3, 0] and report.trials.tolist() == [4, 4, 0]
     assert int(report.tokens) == 16 and report.length.tolist() == [2.0, 2.0, 0.0]
     assert int(new.position) == 2
