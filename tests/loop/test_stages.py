@@ -53,7 +53,7 @@ def test_prompts_are_left_padded_and_rows_filled_up():
 
 
 def test_keeping_a_part_of_each_group_takes_the_most_different_rollouts(prepared):
-    """PODS: of 4 rollouts with one right, the right one and a wrong one."""
+    """PODS: of 4 rollouts with one right, that one and a wrong one, as the release has them."""
     _, state = prepared
     rewards = jnp.array([[0, 0, 1, 0], [1, 1, 0, 1], [0, 0, 0, 0]], jnp.float32)
     shape = (3, 4, 2)
