@@ -76,6 +76,9 @@ OWN = {
 
 SELECTORS = RECIPES | CHAINS | OWN
 
+# They learn of each group by itself, so that two groups of four are not one of eight.
+BY_GROUP = {"sec"}
+
 # Rows whose every contract is marked slow: seven states take half a minute to compile.
 COSTLY = {"dps, 7 states"}
 
