@@ -393,3 +393,15 @@ def test_a_donated_belief_is_updated_in_place():
     )
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes >= 10**6 * (12 * 8 + 4)
+
+
+@pytest.mark.parametrize("wide", [np.int64, np.uint64])
+@pytest.mark.parametrize(("index", "state"), [(2**32 + 3, 1), (3, 2**32 + 1)])
+def test_wide_numbers_are_judged_before_they_are_narrowed(index, state, wide):
+    params = hmm.params()
+    start = hmm.init(params, 4)
+    rows = np.array([index], wide), np.array([state], wide)
+    with pytest.raises(ValueError, match=r"(index|state) must lie in"):
+        hmm.update(params, start, *rows)
+    nothing = update(params, start, np.array([-1], np.int32), np.array([0], np.int32))
+    chex.assert_trees_all_equal(update(params, start, *rows), nothing)

@@ -180,6 +180,15 @@ def test_wide_ids_of_a_pool_are_judged_before_they_are_narrowed():
         np.testing.assert_array_equal(after.active, state.active)
 
 
+@pytest.mark.parametrize("shape", [(1, 4), (3, 4), (4,), ()])
+def test_extras_have_a_row_for_each(shape):
+    """One row is not spread over all."""
+    selector = selectors.depo()
+    state, two = selector.init(6), np.array([1, 2])
+    with pytest.raises(ValueError, match=r"rewards must have shape \(2, ...\)"):
+        dpsjax.observe(selector, state, two, two, 2 * two, rewards=np.zeros(shape, np.float32))
+
+
 @pytest.mark.parametrize("rewards", [[0.9, 0.1], [[1.0, 0.0]], np.array([0.5, 1.0])])
 def test_rewards_are_no_counts(rewards):
     """The advice must not lose what the numbers say, as a cast to integers would."""
