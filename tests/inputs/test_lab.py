@@ -12,14 +12,17 @@ from dpsjax.belief.filter import group_outcome
 from dpsjax.lab import (
     compare,
     contenders,
+    finetune,
     measures,
     plots,
+    policies,
     report,
     simulate,
     statistics,
     students,
     traces,
 )
+from dpsjax.tasks.operators import base_path, operator_chains
 from tests.inputs.test_tasks import TRACE
 from tests.inputs.wrong import Row, complaints, public
 
@@ -95,7 +98,19 @@ COMPARED = {
     "reference": "dps",
     "on_done": lambda name, seconds: None,
 }
+CHAINS = operator_chains(8, 4)
+# Pure functions of a run of a policy, called under jit with what these two have checked.
+INSIDE = ("answer", "draw", "judge", "make_program", "measure", "nothing", "round_line", "start")
 ROWS = {
+    "finetune.PolicySetting": Row(
+        finetune.PolicySetting, {**vars(finetune.PolicySetting()), "budget": 64}
+    ),
+    "policies.policy_student": Row(
+        policies.policy_student,
+        {"task": CHAINS, "weights": str(base_path()), "temperature": 1.0},
+        free=frozenset({"weights"}),
+    ),
+    "policies.problems_of": Row(policies.problems_of, {"task": CHAINS, "problems": CHAINS.train}),
     "compare.compare": Row(
         lambda **given: compared(compare.compare, **given),
         {**COMPARED, "student": STUDENT, "title": "mine"},
@@ -195,6 +210,14 @@ PARAMS = {
     for name, value in students.StudentParams()._asdict().items()
 }
 ELSEWHERE = {
+    **{f"finetune.{name}": "tests/lab/test_finetune.py" for name in ("run_policy", "compile_run")},
+    **{f"finetune.{name}": "tests/lab/test_finetune.py" for name in ("as_run", "update")},
+    **{f"finetune.{name}": "tests/lab/test_finetune.py" for name in INSIDE},
+    **{f"stepwise.{name}": "tests/lab/test_finetune.py" for name in ("share", "stepwise")},
+    **{
+        f"policies.{name}": "tests/lab/test_finetune.py"
+        for name in ("bag_of_tokens", "exact_rates", "greedy_accuracy", "solves")
+    },
     "command.CompareArguments": "tests/test_cli.py",
     "command.run": "tests/test_cli.py",
     "simulate.simulate_seeds": "simulate's arguments, and run_keys's",
