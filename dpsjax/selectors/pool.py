@@ -94,7 +94,7 @@ def _expected(selector: Selector):
     """Structure of a state, and the prompt axis and shape of each leaf; None if it needs data."""
     try:
         axes = prompt_axes(selector)
-        shapes = jax.eval_shape(lambda: selector.init(1))
+        shapes = jax.eval_shape(lambda: selector.init(1, None))
     except ValueError:
         return None
     of_leaves = zip(jax.tree.leaves(axes), jax.tree.leaves(shapes), strict=True)
