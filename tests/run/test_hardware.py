@@ -72,7 +72,7 @@ def test_a_checkpoint_goes_on_on_other_hardware(both, tmp_path, first, then):
 
 @pytest.mark.slow
 def test_rows_that_fill_up_the_pool_stay_those_of_the_target(both, tmp_path):
-    _, state = both["one"]
+    run, state = both["one"]
     visited = state._replace(visits=jnp.arange(1, POOL + 1, dtype=jnp.int32))
-    found = _move(visited, tmp_path, both["eight"][1], POOL)
+    found = _move(run, visited, tmp_path, both["eight"][1])
     assert found.visits.tolist() == [*range(1, POOL + 1), *[0] * 7]
