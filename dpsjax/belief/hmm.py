@@ -316,8 +316,8 @@ def update(
         raise ValueError(
             f"belief has {len(belief.prior)} states, params has {num_states}: make it of them"
         )
-    index = jnp.asarray(checks.ids("index", index, num_prompts))
-    state = jnp.asarray(checks.states("state", state, num_states, index))
+    index = jnp.asarray(rows.ids("index", index, num_prompts))
+    state = jnp.asarray(rows.states("state", state, num_states, index))
     index = jnp.where(state >= 0, index, -1)
     if not unique_indices:
         index, state = merge_states(index, state, num_states)

@@ -37,7 +37,7 @@ def solve_state(passes: Rows, trials: Rows, num_states: int = 3) -> Int[Array, "
         ValueError: for another number of states, or counts that are not 0 <= passes <= trials.
     """
     checks.require_counts(num_states=num_states)
-    passes, trials = checks.rollout_counts(passes, trials)
+    passes, trials = rows.rollout_counts(passes, trials)
     if num_states == 2:
         state = ((passes > 0) & (passes < trials)).astype(jnp.int32)
     elif num_states in PARTITIONS:
@@ -64,8 +64,8 @@ def partition_state(
         TypeError: if ``passes`` or ``trials`` does not hold integers.
         ValueError: for unequal lengths, or ``cuts`` that are not as above.
     """
-    passes = jnp.asarray(checks.counts("passes", passes))
-    trials = jnp.asarray(checks.counts("trials", trials, length=passes.shape[0], of="passes"))
+    passes = jnp.asarray(rows.counts("passes", passes))
+    trials = jnp.asarray(rows.counts("trials", trials, length=passes.shape[0], of="passes"))
     _check_cuts(cuts)
     below = []
     for numerator, denominator, closed in cuts:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from dpsjax import checks
+from dpsjax.belief import rows
 from dpsjax.belief.filter import group_outcome
 from dpsjax.types import Array, Float, Int, Key, PyTree, Scalar
 
@@ -120,7 +121,7 @@ def signal(passes: Int[Array, "B"], trials: Int[Array, "B"]) -> Float[Array, "B"
         TypeError: a count is no integer.
         ValueError: lengths differ, or ``passes`` does not lie in [0, trials].
     """
-    passes, trials = checks.rollout_counts(passes, trials)
+    passes, trials = rows.rollout_counts(passes, trials)
     spread = (passes * (trials - passes)).astype(jnp.float32)
     return 2.0 * jnp.sqrt(spread) / jnp.maximum(trials, 1).astype(jnp.float32)
 

@@ -132,8 +132,8 @@ def observe(
     if axis_name is None:
         pool.require_active(state, index)
     age = np.zeros(index.shape, np.int32) if age is None else age
-    age = checks.counts("age", age, length=index.shape[0], of="index")
-    known = {name: checks.rows(name, value, index.shape[0]) for name, value in extras.items()}
+    age = rows.counts("age", age, length=index.shape[0], of="index")
+    known = {name: rows.known(name, value, index.shape[0]) for name, value in extras.items()}
 
     def call(state, *arrays):
         rows = jax.tree.map(jnp.asarray, arrays)
@@ -218,10 +218,10 @@ def _select(selector, key, state, batch_size, axis_name):
 
 def _rows_of(index, passes, trials, total):
     """Sound rows as int32: what no row can be is an error, or where traced becomes padding."""
-    index = checks.ids("index", index, total)
+    index = rows.ids("index", index, total)
     size, hint = index.shape[0], "give how many rollouts passed, such as (rewards > 0.5).sum(1)"
-    passes = checks.counts("passes", passes, length=size, of="index", hint=hint)
-    trials = checks.counts("trials", trials, length=size, of="index", hint="give how many ran")
+    passes = rows.counts("passes", passes, length=size, of="index", hint=hint)
+    trials = rows.counts("trials", trials, length=size, of="index", hint="give how many ran")
     sound = (passes >= 0) & (passes <= trials)
     checks.require(
         (index < 0) | sound,

@@ -197,7 +197,7 @@ def add_prompts(selector: Selector, state: PyTree, index: Rows, data: Data = Non
     """
     state = checked(selector, state)
     size = state.active.shape[0]
-    index = jnp.asarray(checks.ids("index", index, size))
+    index = jnp.asarray(rows.ids("index", index, size))
     if index.shape[0] == 0:
         return state
     target = rows.scatter_index(index, size)
@@ -228,5 +228,5 @@ def remove_prompts(state: PyTree, index: Rows) -> ChainState:
     """
     checks.require_type(ChainState, "of a recipe's or a chain's init", state=state)
     size = state.active.shape[0]
-    target = rows.scatter_index(jnp.asarray(checks.ids("index", index, size)), size)
+    target = rows.scatter_index(jnp.asarray(rows.ids("index", index, size)), size)
     return state._replace(active=jnp.asarray(state.active).at[target].set(False, mode="drop"))

@@ -66,7 +66,7 @@ INNER = {
     "rate_of_arc variance",
     "noise": "hash_bits hash_uniform hash_words row_beta row_bits row_gumbel row_normal "
     "row_uniform",
-    "rows": "gather_index merge_duplicates scatter_index",
+    "rows": "counts gather_index ids known merge_duplicates rollout_counts scatter_index states",
     "states": "StateView merge_states pooled_state state_ranges",
 }
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jaxtyping import config
 
 import dpsjax
 from dpsjax import selectors
@@ -47,6 +48,15 @@ def by_orbax(state, target, folder):
         checkpointer.save(folder / "state", state)
         checkpointer.wait_until_finished()
         return checkpointer.restore(folder / "state", target)
+
+
+@pytest.fixture
+def as_for_users():
+    """Annotations are not enforced: the library must say it, not the tests."""
+    before = config.jaxtyping_disable
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", before)
 
 
 WAYS = {"flax": by_flax, "numpy": by_numpy, "orbax": by_orbax}
@@ -113,7 +123,7 @@ def test_a_target_of_another_size_is_named_by_what_restores():
         dpsjax.observe(selector, restored, np.array([7]), np.array([1]), np.array([4]))
 
 
-def test_orbax_without_a_target_is_told_to_give_one(tmp_path):
+def test_orbax_without_a_target_is_told_to_give_one(tmp_path, as_for_users):
     selector = selectors.dps()
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "state", selector.init(6))
@@ -124,7 +134,7 @@ def test_orbax_without_a_target_is_told_to_give_one(tmp_path):
 
 
 @pytest.mark.parametrize("state", [None, (), {}, [], jnp.zeros(3)])
-def test_what_is_no_state_is_refused(state):
+def test_what_is_no_state_is_refused(state, as_for_users):
     for call in CALLS.values():
         with pytest.raises(TypeError, match="state must come from a recipe's or a chain's init"):
             call(selectors.dps(), state)
