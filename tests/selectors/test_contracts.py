@@ -203,7 +203,8 @@ def test_any_number_of_prompts(name):
     """``init`` needs no memory under ``eval_shape``, and makes pools of one prompt."""
     selector = build(name)[0]
     known = {
-        column: jax.ShapeDtypeStruct((10**9,), values.dtype) for column, values in data(1).items()
+        column: jax.ShapeDtypeStruct((10**9, *values.shape[1:]), values.dtype)
+        for column, values in data(1).items()
     }
     shapes = jax.eval_shape(lambda known: selector.init(10**9, known), known)
     assert shapes.active.shape == (10**9,)
@@ -352,7 +353,8 @@ def test_inspect_answers_wherever_there_is_a_belief(name):
         assert (part >= 0).all() and (part <= 1).all()
     np.testing.assert_allclose(outcome.sum(axis=0), 1, atol=1e-6)
     np.testing.assert_array_equal(outcome[1], mixed)
-    assert np.ptp(rate) > 0  # it is of these prompts
+    learned = np.ptp(rate) > 0 or np.ptp(mixed) > 0  # it is of these prompts
+    assert learned != (name == "freeze")
 
 
 @every_selector
