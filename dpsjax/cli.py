@@ -178,7 +178,7 @@ def _start_and_finish(
             say,
             allow=parsed.allow,
             restart=parsed.restart,
-            recorded=_read_record(parsed.from_)["identity"] if parsed.from_ else None,
+            recorded=_read_record(parsed.from_)["inputs"] if parsed.from_ else None,
         )
     except (ValueError, OSError) as error:
         return _complain(str(error))
@@ -269,7 +269,7 @@ def _recorded(path: Path) -> TrainConfig:
 def _read_record(path: Path) -> dict:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {"config": record["config"], "identity": record.get("identity")}
+        return {"config": record["config"], "inputs": record.get("inputs")}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"from={str(path)!r} is no config.json of a run: {error}") from error
 

@@ -105,7 +105,7 @@ def require_inputs(run: Run, recorded: Mapping[str, Any]) -> None:
 
     Args:
         run: of :func:`dpsjax.run.setup.prepare`.
-        recorded: the identity in its ``config.json``; empty for a run that repeats none.
+        recorded: the digests in its ``config.json``; empty for a run that repeats none.
 
     Raises:
         ValueError: an input has another content.

@@ -25,7 +25,7 @@ from dpsjax.run.agreement import make_agree
 from dpsjax.run.checkpoint import Saver
 from dpsjax.run.claim import claim, refuse_foreign
 from dpsjax.run.config import TrainConfig, to_dict
-from dpsjax.run.identity import identity, require_inputs
+from dpsjax.run.identity import INPUTS, identity, require_inputs, switches
 from dpsjax.run.language import is_checkpoint_folder
 from dpsjax.run.position import Position, hash_of
 from dpsjax.run.resume import meta_of, resume
@@ -74,7 +74,7 @@ def start(
         notify: called with sentences about what is continued.
         allow: differences to the run in the folder that are accepted, by name.
         restart: move the run in the folder aside instead of continuing it.
-        recorded: identity of the run that this one repeats, of its ``config.json``.
+        recorded: digests of the inputs of the run that this one repeats, of its ``config.json``.
 
     Returns:
         the run. If its folder holds an earlier part of it, it goes on from there.
@@ -118,7 +118,8 @@ def _open(run: Run, command: str, position: Position) -> bool:
         return True
     (folder / outputs.SUMMARY).unlink(missing_ok=True)
     manifest = outputs.manifest(run, command) | {
-        "identity": identity(run),
+        "inputs": {name: identity(run)[name] for name in INPUTS},
+        "jax": switches(),
         "continued_after_step": position.step,
     }
     outputs.write_json(folder / outputs.CONFIG, manifest)
