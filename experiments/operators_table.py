@@ -24,7 +24,8 @@ from rich.table import Table
 from dpsjax import chain, selectors
 from dpsjax.grpo import GRPOConfig
 from dpsjax.lab.contenders import Contender, contender
-from dpsjax.lab.finetune import PolicyRun, PolicySetting
+from dpsjax.lab.finetune import PolicySetting
+from dpsjax.lab.looks import PolicyRun
 from dpsjax.lab.policies import policy_student
 from dpsjax.lab.statistics import against, interval
 from dpsjax.lab.stepwise import share, stepwise

@@ -15,7 +15,8 @@ from rich.console import Console
 from dpsjax.grpo import GRPOConfig
 from dpsjax.lab.compare import ORACLE, UNIFORM, Comparison, compare_runs
 from dpsjax.lab.contenders import Contender, contender, looked_up, named
-from dpsjax.lab.finetune import PolicySetting, as_run, compile_run
+from dpsjax.lab.finetune import PolicySetting, compile_run
+from dpsjax.lab.looks import as_run
 from dpsjax.lab.measures import Run
 from dpsjax.lab.policies import PolicyStudent, policy_student
 from dpsjax.lab.report import finding, table, write

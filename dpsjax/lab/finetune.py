@@ -6,8 +6,8 @@ calls step by step, with the same keys: the two make the same run.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,18 @@ from dpsjax import checks, selectors
 from dpsjax.belief.filter import group_outcome
 from dpsjax.grpo import GRPOConfig, RolloutBatch, UpdateFunction, make_optimizer, make_update
 from dpsjax.grpo.mesh import make_mesh
-from dpsjax.lab import measures
 from dpsjax.lab.contenders import Contender
-from dpsjax.lab.measures import Calibration, Run, calibrate, no_calibration
-from dpsjax.lab.policies import PolicyStudent, exact_rates, greedy_accuracy, solves
+from dpsjax.lab.looks import (
+    RECENT,
+    Looks,
+    PolicyRun,
+    Steps,
+    judge,
+    measure,
+    nothing,
+    round_line,
+)
+from dpsjax.lab.policies import PolicyStudent, exact_rates, solves
 from dpsjax.loop.collect import Collector, RoundReport, learn, rollout_batch, rounds_of
 from dpsjax.loop.compilation import compiler_options
 from dpsjax.loop.groups import Collected, Draw, Groups
@@ -30,9 +38,8 @@ from dpsjax.loop.stages import GENERATE, SELECT, log_prob_function, step_key
 from dpsjax.loop.state import TrainState, initial_state
 from dpsjax.policy import generate
 from dpsjax.selectors import Batch, Selector
-from dpsjax.types import Array, Float, Int, Key, PyTree
+from dpsjax.types import Array, Int, Key, PyTree
 
-RECENT = 10  # steps; a prompt drawn again within them is a repeat
 _STEPS = 1  # what the key of a seed is folded with for the steps, as in a run of dpsjax train
 
 
@@ -62,37 +69,6 @@ class PolicySetting:
         checks.require_type(GRPOConfig, "a GRPOConfig", grpo=self.grpo)
         if self.steps % self.every:
             raise ValueError(f"every={self.every} must divide steps={self.steps}")
-
-
-class Steps(NamedTuple):
-    """Curves of a run: one value a step."""
-
-    rollouts: Int[Array, "S"]  # made in the step
-    groups: Int[Array, "S"]
-    effective: Int[Array, "S"]  # of them, with both passes and failures
-    trained: Int[Array, "S"]  # groups in the loss
-    repeats: Int[Array, "S"]  # groups of prompts rolled out in the RECENT steps before
-    covered: Int[Array, "S"]  # prompts of the pool that were rolled out so far
-
-
-class Looks(NamedTuple):
-    """What is measured before the first step and every few steps: exact, nothing is sampled."""
-
-    held_out: Float[Array, "E"]  # mean pass rate
-    greedy: Float[Array, "E"]  # share of held-out problems solved by the most likely tokens
-    pool: Float[Array, "E"]  # mean pass rate of the training pool
-    mixed: Float[Array, "E"]  # mean chance over the pool that a group would be mixed
-    calibration: Calibration  # of the believed chance, over the pool; leaves [E, ...]
-
-
-class PolicyRun(NamedTuple):
-    """What one run left."""
-
-    steps: Steps
-    looks: Looks
-    visits: Int[Array, "N"]  # times each prompt was rolled out
-    first: Int[Array, "S B"]  # prompts of each step's last round, -1 for none
-    params: PyTree
 
 
 class Carry(NamedTuple):
@@ -178,30 +154,6 @@ def _round(
     return learn(program.contender.selector, state._replace(selector=belief), drawn, groups)
 
 
-def round_line(report: RoundReport, last: Array, step: Array) -> tuple[Steps, Array]:
-    """A round's share of the curves, and when each prompt was last rolled out.
-
-    Args:
-        report: of the round.
-        last: when they were before. int32[N].
-        step: steps so far.
-    """
-    asked = report.asked > 0
-    rows = jnp.where(asked, report.index, last.shape[0])
-    before = last.at[rows].get(mode="fill", fill_value=-RECENT - 1)
-    mixed = (report.passes > 0) & (report.passes < report.trials)
-    count = lambda flags: (flags & asked).sum(dtype=jnp.int32)  # noqa: E731
-    line = Steps(
-        rollouts=report.asked.sum(dtype=jnp.int32),
-        groups=count(asked),
-        effective=count(mixed),
-        trained=jnp.zeros((), jnp.int32),
-        repeats=count(step - before <= RECENT),
-        covered=jnp.zeros((), jnp.int32),
-    )
-    return line, last.at[rows].set(step, mode="drop")
-
-
 def _collect(program: Program, carry: Carry) -> tuple[Carry, Collected, Steps, Array]:
     """The groups of an update: those of one round, or of as many as it takes (DAPO)."""
     collector, key = program.collector, carry.state.key
@@ -228,11 +180,6 @@ def _collect(program: Program, carry: Carry) -> tuple[Carry, Collected, Steps, A
     carry, line, index, _ = jax.lax.while_loop(missing, go_on, start)
     taken, pending = collector.take(carry.state.pending, collector.batch_size)
     return carry._replace(state=carry.state._replace(pending=pending)), taken, line, index
-
-
-def nothing() -> Steps:
-    """The curves of no round."""
-    return Steps(*[jnp.zeros((), jnp.int32)] * len(Steps._fields))
 
 
 def _step(program: Program, carry: Carry, _) -> tuple[Carry, tuple[Steps, Array]]:
@@ -285,47 +232,11 @@ def _update(program: Program, carry: Carry) -> tuple[Carry, tuple[Steps, Array]]
     return carry._replace(state=state), (line, index)
 
 
-def measure(
-    student: PolicyStudent, params: PyTree, group: int
-) -> tuple[Looks, Float[Array, "3 N"]]:
-    """Measure a policy: the looks without a calibration, and the chances of the pool's groups.
-
-    Args:
-        student: what is asked.
-        params: of the policy.
-        group: G.
-    """
-    rate = exact_rates(student, params, student.pool)
-    truth = group_outcome(rate, group)
-    looks = Looks(
-        held_out=exact_rates(student, params, student.held_out).mean(),
-        greedy=greedy_accuracy(student, params, student.held_out),
-        pool=rate.mean(),
-        mixed=truth[1].mean(),
-        calibration=no_calibration(),
-    )
-    return looks, truth
-
-
-def judge(program: Program, belief: PyTree, truth: Float[Array, "3 N"]) -> Calibration:
-    """What the selector believes of the pool, against the truth.
-
-    Args:
-        program: what does not change.
-        belief: state of the selector.
-        truth: of :func:`measure`.
-    """
-    selector, group = program.contender.selector, program.setting.grpo.rollouts_per_prompt
-    if not selectors.has_belief(selector, belief):
-        return no_calibration()
-    outcome = selectors.inspect(selector, belief, group).outcome
-    return calibrate(outcome.astype(jnp.float32), truth)
-
-
 def _look(program: Program, state: TrainState) -> Looks:
     group = program.setting.grpo.rollouts_per_prompt
     looks, truth = measure(program.student, state.params, group)
-    return looks._replace(calibration=judge(program, state.selector, truth))
+    calibration = judge(program.contender.selector, state.selector, truth, group)
+    return looks._replace(calibration=calibration)
 
 
 def make_program(contender: Contender, student: PolicyStudent, setting: PolicySetting) -> Program:
@@ -417,44 +328,6 @@ def _check(contender: Contender, student: PolicyStudent, setting: PolicySetting)
     pool = student.pool.answer.shape[0]
     if pool < setting.batch:
         raise ValueError(f"batch={setting.batch} must not exceed the pool of {pool} prompts")
-
-
-def as_run(runs: Sequence[PolicyRun], every: int) -> Run:
-    """What the laboratory's comparisons take: measures between two looks lie on a line.
-
-    Args:
-        runs: one a seed, NumPy arrays.
-        every: steps between looks.
-
-    Returns:
-        a run whose arrays have a leading seed axis; its calibration is that of the looks.
-    """
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[run[:4] for run in runs])
-    steps, looks, visits, _ = stacked
-    count = steps.rollouts.shape[1]
-    at, between = np.arange(looks.held_out.shape[1]) * every, np.arange(1, count + 1)
-
-    def curve(values: np.ndarray) -> Any:
-        return np.stack([np.interp(between, at, row) for row in values])
-
-    sums = looks.calibration
-    with np.errstate(invalid="ignore"):
-        brier = sums.brier / np.where(sums.prompts > 0, sums.prompts, np.nan)
-    return Run(
-        steps=measures.Steps(
-            rollouts=steps.rollouts,
-            groups=steps.groups,
-            effective=steps.effective,
-            updated=steps.trained > 0,
-            coverage=steps.covered / visits.shape[1],
-            ability_pool=curve(looks.pool),
-            ability_held_out=curve(looks.held_out),
-            brier=curve(brier),
-        ),
-        visits=visits,
-        calibration=jax.tree.map(lambda x: x.sum(axis=1), sums),
-        groups=None,
-    )
 
 
 def compile_run(

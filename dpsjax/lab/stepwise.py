@@ -17,21 +17,15 @@ from dpsjax.grpo import RolloutBatch
 from dpsjax.grpo.mesh import make_mesh
 from dpsjax.lab.contenders import Contender
 from dpsjax.lab.finetune import (
-    Looks,
-    PolicyRun,
     PolicySetting,
     Program,
-    Steps,
     answer,
     draw,
-    judge,
     make_program,
-    measure,
-    nothing,
-    round_line,
     start,
     update,
 )
+from dpsjax.lab.looks import Looks, PolicyRun, Steps, judge, measure, nothing, round_line
 from dpsjax.lab.policies import PolicyStudent
 from dpsjax.loop.collect import learn, rollout_batch
 from dpsjax.loop.compilation import compiler_options
@@ -79,7 +73,7 @@ def share(student: PolicyStudent, setting: PolicySetting) -> Shared:
 
 
 def _own(program: Program) -> _Own:
-    selector, loss = program.contender.selector, program.setting.grpo.loss
+    selector, grpo = program.contender.selector, program.setting.grpo
 
     def offer(state: TrainState, last: Array, drawn: Draw, groups: Groups):
         state, offered, report = learn(selector, state, drawn, groups)
@@ -89,7 +83,7 @@ def _own(program: Program) -> _Own:
 
     def take(state: TrainState) -> tuple[TrainState, RolloutBatch]:
         taken, pending = program.collector.take(state.pending, program.collector.batch_size)
-        batch = rollout_batch(taken, loss.advantage_function, None, selector, state.selector)
+        batch = rollout_batch(taken, grpo.loss.advantage_function, None, selector, state.selector)
         belief = selectors.advance(selector, state.selector)
         return state._replace(pending=pending, selector=belief, step=state.step + 1), batch
 
@@ -97,7 +91,7 @@ def _own(program: Program) -> _Own:
         _jit(lambda belief, params, key, step: draw(program, belief, params, key, step)),
         _jit(offer),
         _jit(take),
-        _jit(lambda belief, truth: judge(program, belief, truth)),
+        _jit(lambda belief, truth: judge(selector, belief, truth, grpo.rollouts_per_prompt)),
     )
 
 

@@ -100,7 +100,8 @@ COMPARED = {
 }
 CHAINS = operator_chains(8, 4)
 # Pure functions of a run of a policy, called under jit with what these two have checked.
-INSIDE = ("answer", "draw", "judge", "make_program", "measure", "nothing", "round_line", "start")
+INSIDE = ("answer", "draw", "make_program", "start", "update")
+LOOKS = ("as_run", "judge", "measure", "nothing", "round_line")
 ROWS = {
     "finetune.PolicySetting": Row(
         finetune.PolicySetting, {**vars(finetune.PolicySetting()), "budget": 64}
@@ -211,8 +212,8 @@ PARAMS = {
 }
 ELSEWHERE = {
     **{f"finetune.{name}": "tests/lab/test_finetune.py" for name in ("run_policy", "compile_run")},
-    **{f"finetune.{name}": "tests/lab/test_finetune.py" for name in ("as_run", "update")},
     **{f"finetune.{name}": "tests/lab/test_finetune.py" for name in INSIDE},
+    **{f"looks.{name}": "tests/lab/test_finetune.py" for name in LOOKS},
     **{f"stepwise.{name}": "tests/lab/test_finetune.py" for name in ("share", "stepwise")},
     **{
         f"policies.{name}": "tests/lab/test_finetune.py"

@@ -11,7 +11,8 @@ from flax import nnx
 from dpsjax import selectors
 from dpsjax.grpo import GRPOConfig
 from dpsjax.lab.contenders import Contender, contender
-from dpsjax.lab.finetune import PolicySetting, as_run, compile_run, run_policy
+from dpsjax.lab.finetune import PolicySetting, compile_run, run_policy
+from dpsjax.lab.looks import as_run
 from dpsjax.lab.measures import summarize
 from dpsjax.lab.policies import exact_rates, greedy_accuracy, policy_student
 from dpsjax.lab.stepwise import share, stepwise
