@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpsjax import selectors
+from dpsjax import checks, selectors
 from dpsjax.grpo import RolloutBatch
 from dpsjax.grpo.mesh import make_mesh
 from dpsjax.lab.contenders import Contender
@@ -96,7 +96,11 @@ def _own(program: Program) -> _Own:
 
 
 def stepwise(
-    contender: Contender, student: PolicyStudent, setting: PolicySetting, shared: Shared
+    contender: Contender,
+    student: PolicyStudent,
+    setting: PolicySetting,
+    shared: Shared,
+    oracle_every: int = 1,
 ) -> Callable[[int], PolicyRun]:
     """A contender's run, as :func:`dpsjax.lab.finetune.compile_run` gives it.
 
@@ -105,16 +109,19 @@ def stepwise(
         student: the policy.
         setting: sizes.
         shared: of :func:`share`, for the same student and setting.
+        oracle_every: steps for which an oracle's knowledge stays what it was; 1: it is never old.
 
     Returns:
         ``run(seed)``, NumPy arrays; equal to the compiled whole but for rounding.
     """
+    checks.require_counts(oracle_every=oracle_every)
     program = make_program(contender, student, setting)
     own = _own(program)
 
     def run(seed: int) -> PolicyRun:
         state, last = start(program, jax.random.key(seed))
         params, opt_state, state = state.params, state.opt_state, without_policy(state)
+        known = params  # by an oracle
         lines: list[Steps] = []
         chosen: list[Array] = []
         looks: list[Looks] = []
@@ -126,7 +133,10 @@ def stepwise(
                 lines.append(nothing()._replace(covered=covered))
                 chosen.append(jnp.full(setting.batch, -1, jnp.int32))
                 continue
-            state, last, line, index = _collect(program, own, shared, params, state, last)
+            if len(lines) % oracle_every == 0:
+                known = params
+            policies = params, known
+            state, last, line, index = _collect(program, own, shared, policies, state, last)
             state, batch = own.take(state)
             params, opt_state, trained = shared.update(params, opt_state, batch)
             covered = (state.visits > 0).sum(dtype=jnp.int32)
@@ -150,13 +160,19 @@ def _look(own: _Own, shared: Shared, params: PyTree, belief: PyTree) -> Looks:
 
 
 def _collect(
-    program: Program, own: _Own, shared: Shared, params: PyTree, state: TrainState, last: Array
+    program: Program,
+    own: _Own,
+    shared: Shared,
+    policies: tuple[PyTree, PyTree],
+    state: TrainState,
+    last: Array,
 ) -> tuple[TrainState, Array, Steps, Array]:
-    """Rounds until a batch is ready."""
+    """Rounds until a batch is ready; of two policies, one answers and an oracle knows the other."""
+    params, known = policies
     line, index, waiting, rounds = nothing(), jnp.zeros(0, jnp.int32), 0, 0
     while not program.collector.ready(waiting, rounds):
         key = round_key(state.key, rounds)
-        drawn, belief = own.draw(state.selector, params, key, state.step)
+        drawn, belief = own.draw(state.selector, known, key, state.step)
         groups = shared.answer(params, key, state.step, drawn)
         state = state._replace(selector=belief)
         state, last, now, index = own.offer(state, last, drawn, groups)

@@ -4,7 +4,7 @@ import functools
 import importlib
 import pkgutil
 
-from dpsjax.selectors import contrib, recipes
+from dpsjax.selectors import contrib, frontier, recipes
 from dpsjax.selectors.entry import Entry
 
 
@@ -16,7 +16,11 @@ def catalogue() -> dict[str, Entry]:
     ['uniform', 'uniform-epochs', 'dps']
     """
     files = sorted(module.name for module in pkgutil.iter_modules(contrib.__path__))
-    modules = [recipes, *(importlib.import_module(f"{contrib.__name__}.{name}") for name in files)]
+    modules = [
+        recipes,
+        frontier,
+        *(importlib.import_module(f"{contrib.__name__}.{name}") for name in files),
+    ]
     entries = [entry for module in modules for entry in module.ENTRIES]
     return {entry.name: entry for entry in entries}
 

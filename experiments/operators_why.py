@@ -1,0 +1,86 @@
+"""Why a choice of prompts helps or harms, on a real policy: one cause at a time.
+
+    nice -n 10 python experiments/operators_why.py                      # 5 seeds, about an hour
+    python experiments/operators_why.py --smoke                         # a minute
+    python experiments/operators_why.py --report
+
+Each question changes one thing about runs that are otherwise those of ``operators_table.py``.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+from operators_runs import Item, Place, report, work
+from rich.console import Console
+
+POWERS = tuple(f"oracle:power={power}" for power in (0.5, 1, 2, 4, 8))
+COOLED = tuple(f"dps:cool_down={steps}" for steps in (4, 12, 24, 40))
+
+# By question: a place, and the selectors that are compared in it.
+QUESTIONS: tuple[tuple[Place, tuple[str, ...]], ...] = (
+    (Place("which distribution"), ("uniform-epochs", *POWERS, "oracle")),
+    (Place("repeats"), ("uniform-epochs", "dps", *COOLED)),
+    (
+        Place("loss weights"),
+        (
+            "uniform-epochs",
+            "oracle:power=1",
+            "oracle:power=0.5,weighted=True",
+            "oracle:power=1,weighted=True",
+        ),
+    ),
+    (
+        Place("knowledge 5 steps old", oracle_every=5),
+        ("uniform-epochs", "oracle:power=1", "oracle:power=4"),
+    ),
+    (
+        Place("knowledge 20 steps old", oracle_every=20),
+        ("uniform-epochs", "oracle:power=1", "oracle:power=4"),
+    ),
+    (
+        Place("knowledge 60 steps old", oracle_every=60),
+        ("uniform-epochs", "oracle:power=1", "oracle:power=4"),
+    ),
+    (
+        Place("silent groups in the denominator", count_uninformative=True),
+        ("uniform-epochs", "dps", "dps:cool_down=12", "oracle:power=4"),
+    ),
+    (Place("pool 1000", problems=1000), ("uniform-epochs", "dps:cool_down=12", "oracle:power=1")),
+    (Place("pool 4000", problems=4000), ("uniform-epochs", "dps:cool_down=12", "oracle:power=1")),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run."""
+
+    out: Path = Path("experiments/results/operators_why.jsonl")
+    """A line of JSON for each finished run."""
+    seeds: int = 5
+    """Runs of each selector."""
+    first_seed: int = 0
+    """Seeds are those from this one on."""
+    report: bool = False
+    """Only print what there is."""
+    smoke: bool = False
+    """A few steps, to see that it works."""
+
+
+def main(config: Config) -> None:
+    """Run what is missing, then report."""
+    console = Console(width=170)
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
+    items: list[Item] = [
+        (place, seed, name) for place, names in QUESTIONS for seed in seeds for name in names
+    ]
+    if config.smoke:
+        small = Place("smoke", problems=200, steps=10, oracle_every=5)
+        items = [(small, 0, name) for name in ("uniform-epochs", "oracle:power=1,weighted=True")]
+    if not config.report:
+        work(items, config.out, console)
+    report(config.out, console)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
