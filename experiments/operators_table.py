@@ -26,6 +26,9 @@ FIELD = (
     "dps-binomial",
     "arcus",
     "kgps",
+    "insight",
+    "greso",
+    "frontier",
     "oracle",
     "oracle:power=1",
     "oracle:power=4",
@@ -47,6 +50,7 @@ MAPPED = (
     "dynamic-sampling",
     "dps",
     "dps-cool",
+    "frontier",
     "oracle:power=1",
     "oracle:power=4",
 )

@@ -16,6 +16,7 @@ from dpsjax import checks
 from dpsjax.loop.prompts import Prompts, gather, tokenize
 from dpsjax.policy import Sampling, abstract_policy, load_weights, token_log_probs
 from dpsjax.tasks.base import Problem, Task
+from dpsjax.tasks.features import prompt_features
 from dpsjax.types import Array, Bool, Float, Int, PyTree
 
 _COLD = 1e-4  # a temperature at which only the most likely tokens have a probability
@@ -37,7 +38,7 @@ class PolicyStudent(NamedTuple):
     pool: Problems
     held_out: Problems
     sampling: Sampling
-    features: Float[Array, "N F"]  # of the pool, for selectors: how often a prompt has each token
+    features: Float[Array, "N F"]  # of the pool, for selectors: what the prompts' texts are made of
 
 
 def problems_of(task: Task, problems: tuple[Problem, ...]) -> Problems:
@@ -103,21 +104,8 @@ def policy_student(task: Task, weights: Path | str, temperature: float = 1.0) ->
         problems_of(task, task.train),
         problems_of(task, task.test),
         sampling,
-        bag_of_tokens(task, task.train),
+        jnp.asarray(prompt_features(task.train)),
     )
-
-
-def bag_of_tokens(task: Task, problems: tuple[Problem, ...]) -> Float[Array, "N F"]:
-    """How often each prompt has each of the tokens that some have more often than others.
-
-    Args:
-        task: its tokenizer.
-        problems: of the task.
-    """
-    counts = np.zeros((len(problems), task.tokenizer.vocab_size), np.float32)
-    for row, problem in enumerate(problems):
-        np.add.at(counts[row], task.tokenizer.encode(problem.prompt), 1)
-    return jnp.asarray(counts[:, counts.std(axis=0) > 0])
 
 
 def exact_rates(

@@ -23,6 +23,7 @@ from dpsjax.selectors.around import surround
 from dpsjax.selectors.catalogue import catalogue, entry_of
 from dpsjax.selectors.entry import Entry, without_roles
 from dpsjax.tasks.base import Problem
+from dpsjax.tasks.features import prompt_features
 from dpsjax.tasks.traces import read_trace
 
 # Keywords that a run knows by itself.
@@ -107,7 +108,8 @@ class SelectorSettings:
 
     def data(self, problems: Sequence[Problem], rows: int) -> dict[str, np.ndarray]:
         """What is known of every prompt, for ``selector.init``; see :func:`prompt_data`."""
-        return prompt_data(problems, rows, self.around.difficulty)
+        wanted = "features" in self.ENTRY.needs
+        return prompt_data(problems, rows, self.around.difficulty, wanted)
 
     def screening(self) -> tuple[int, int] | None:
         """Rollouts of a screening and of those that follow it, if there is one."""
@@ -123,7 +125,7 @@ KNOWN_OF_NO_RUN: dict[str, Any] = {"group": 8, "num_categories": 2}
 
 
 def prompt_data(
-    problems: Sequence[Problem], rows: int, trace: Path | None = None
+    problems: Sequence[Problem], rows: int, trace: Path | None = None, features: bool = False
 ) -> dict[str, np.ndarray]:
     """What is known of every prompt before training, by column.
 
@@ -133,9 +135,11 @@ def prompt_data(
         trace: recorded rollouts of the same pool; a prompt's difficulty is the share that failed,
             in per cent, and 50 for prompts that are not in it. Without, it is the place of the
             prompt's source in alphabetical order, which for Countdown is how many numbers it has.
+        features: whether to count what the prompts' texts are made of.
 
     Returns:
-        ``source`` int32[rows] and ``difficulty`` float32[rows] in [0, 100].
+        ``source`` int32[rows], ``difficulty`` float32[rows] in [0, 100], and if asked for
+        ``features`` float32[rows, F] of :func:`dpsjax.tasks.features.prompt_features`.
 
     Raises:
         ValueError: the trace is of another pool.
@@ -154,10 +158,11 @@ def prompt_data(
         trials = np.bincount(found.prompt, found.trials, len(problems))
         difficulty = 100 * (1 - np.where(trials > 0, passes / np.maximum(trials, 1), 0.5))
     of_row = np.where(np.arange(rows) < len(problems), np.arange(rows), 0)
-    return {
+    known = {
         "source": place[of_row].astype(np.int32),
         "difficulty": difficulty[of_row].astype(np.float32),
     }
+    return known | ({"features": prompt_features(problems)[of_row]} if features else {})
 
 
 def _places(problems: Sequence[Problem]) -> np.ndarray:

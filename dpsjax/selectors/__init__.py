@@ -72,6 +72,7 @@ from dpsjax.selectors.contrib.vcrl import accept_variance, vcrl
 from dpsjax.selectors.contrib.vip import vip
 from dpsjax.selectors.draw import draw, draw_proportional, draw_softmax
 from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.frontier import frontier, space_out, track_difficulty
 from dpsjax.selectors.pool import add_prompts, prompt_axes, remove_prompts, reserve
 from dpsjax.selectors.recipes import beta_mean, dps, dps_binomial, mopps, uniform, uniform_epochs
 from dpsjax.selectors.refill import fill

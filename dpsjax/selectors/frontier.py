@@ -12,16 +12,14 @@ import jax.numpy as jnp
 
 from dpsjax import checks
 from dpsjax.belief import beta, rows
-from dpsjax.belief.filter import clear_of, ordered
-from dpsjax.selectors.base import Evidence, Selector, chain, over_shards
-from dpsjax.selectors.combine import cool_down as cooling
+from dpsjax.belief.filter import clear_of
+from dpsjax.selectors.base import Evidence, Proposal, Selector, chain, over_shards, stateless
 from dpsjax.selectors.draw import draw_proportional
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.pool import column
 from dpsjax.selectors.score import add_mixed_prob
+from dpsjax.selectors.track import Visits, track_visits
 from dpsjax.types import Array, Float
-
-_ITERATIONS = 4  # of Newton's method, from the weights of the step before
 
 
 class Difficulty(NamedTuple):
@@ -30,6 +28,8 @@ class Difficulty(NamedTuple):
     features: Float[Array, "N F"]
     weights: Float[Array, "F"]  # of the logit of the pass rate
     precision: Float[Array, "F F"]  # of the belief about them
+    slope: Float[Array, "F"]  # of this step's log-likelihood, at the weights
+    curve: Float[Array, "F F"]  # and minus its second derivative
     counts: beta.Belief  # what each prompt's own rollouts said, with forgetting
 
 
@@ -38,19 +38,20 @@ def track_difficulty(
 ) -> Selector:
     """Learn the logit of the pass rate as linear in features, and each prompt's departure from it.
 
-    The weights have a Gaussian belief, moved by each step's groups to the mode of its product with
-    their likelihood (Laplace's approximation). A group counts as the ``n (k + 1)/(k + n)``
-    independent rollouts that it is worth where rates vary around the model as a Beta with k
-    pseudo-counts does. The belief about a prompt is Beta(k m + passes, k (1 - m) + failures), m
-    the model's rate, the counts faded by ``decay`` a step.
+    The weights have a Gaussian belief, which each step's groups move by a step of Newton's method
+    towards the mode of its product with their likelihood (an extended Kalman filter). A group
+    counts as the ``n (k + 1)/(k + n)`` independent rollouts that it is worth where rates vary
+    around the model as a Beta with k pseudo-counts does. The belief about a prompt is Beta(k m +
+    passes + 1/20, k (1 - m) + failures + 1/20), m the model's rate, its counts faded by ``decay`` a
+    step.
 
     Args:
         strength: k, pseudo-counts that the model is worth; may be traced.
         decay: of a prompt's own counts, each step; may be traced.
         memory: of the precision of the weights, each step; may be traced.
         ridge: precision of the weights before any rollout; may be traced.
-        source: column of the data with the features, float[N, F]; they are standardised over the
-            pool here, and a constant is added.
+        source: column of the data with the features, float[N, F], best of mean 0
+            and deviation 1; a constant is added.
 
     Returns:
         a part that publishes a ``BetaView``.
@@ -69,38 +70,39 @@ def track_difficulty(
         known = known.reshape(num_prompts, -1)
         known = jnp.concatenate([known, jnp.ones((num_prompts, 1), dtype)], axis=1)
         size = known.shape[1]
+        none, square = jnp.zeros(size, dtype), jnp.zeros((size, size), dtype)
         precision = jnp.asarray(ridge, dtype) * jnp.eye(size, dtype=dtype)
-        return Difficulty(known, jnp.zeros(size, dtype), precision, beta.init(params, num_prompts))
+        own = beta.init(params, num_prompts)
+        return Difficulty(known, none, precision, none, square, own)
 
     def observe(evidence: Evidence, state: Difficulty):
         index = clear_of(evidence.index, evidence.trials)
-        dtype = state.weights.dtype
-        known = jnp.where((index >= 0)[:, None], state.features[rows.gather_index(index)], 0)
-        trials = jnp.where(index >= 0, evidence.trials, 0).astype(dtype)
-        share = evidence.passes.astype(dtype) / jnp.maximum(trials, 1)
+        dtype, here = state.weights.dtype, index >= 0
+        known = jnp.where(here[:, None], state.features[rows.gather_index(index)], 0)
+        trials = jnp.where(here, jnp.maximum(evidence.trials, 1), 1).astype(dtype)
         kappa = jnp.asarray(strength, dtype)
-        worth = trials * (kappa + 1) / (kappa + jnp.maximum(trials, 1))
-
-        def newton(_, weights):
-            rate = jax.nn.sigmoid(known @ weights)
-            slope = known.T @ (worth * (share - rate))
-            curve = (known * (worth * rate * (1 - rate))[:, None]).T @ known
-            slope, curve = over_shards((slope, curve), evidence.axis_name)
-            slope = slope - state.precision @ (weights - state.weights)
-            return weights + jnp.linalg.solve(state.precision + curve, slope)
-
-        weights = jax.lax.fori_loop(0, _ITERATIONS, newton, state.weights)
-        rate = jax.nn.sigmoid(known @ weights)
+        worth = trials * (kappa + 1) / (kappa + trials)
+        rate = jax.nn.sigmoid(known @ state.weights)
+        slope = known.T @ (worth * (evidence.passes.astype(dtype) / trials - rate))
         curve = (known * (worth * rate * (1 - rate))[:, None]).T @ known
-        precision = state.precision + over_shards(curve, evidence.axis_name)
+        slope, curve = over_shards((slope, curve), evidence.axis_name)
         own = beta.observe(params, state.counts, index, evidence.passes, evidence.trials)
-        return evidence, Difficulty(state.features, weights, precision, own)
+        return evidence, state._replace(
+            slope=state.slope + slope, curve=state.curve + curve, counts=own
+        )
 
     def advance(state: Difficulty) -> Difficulty:
-        kept = jnp.asarray(memory, state.precision.dtype)
-        prior = jnp.asarray(ridge, kept.dtype) * jnp.eye(state.weights.shape[0], dtype=kept.dtype)
-        precision = kept * state.precision + (1 - kept) * prior
-        return state._replace(precision=precision, counts=beta.advance(state.counts))
+        weights, precision = state.weights, state.precision + state.curve
+        kept = jnp.asarray(memory, weights.dtype)
+        prior = jnp.asarray(ridge, kept.dtype) * jnp.eye(weights.shape[0], dtype=kept.dtype)
+        return Difficulty(
+            state.features,
+            weights + jnp.linalg.solve(precision, state.slope),
+            kept * precision + (1 - kept) * prior,
+            jnp.zeros_like(state.slope),
+            jnp.zeros_like(state.curve),
+            beta.advance(state.counts),
+        )
 
     def publish(state: Difficulty):
         rate = jax.nn.sigmoid(state.features @ state.weights)
@@ -115,30 +117,60 @@ def track_difficulty(
     return Selector(init, observe=observe, advance=advance, publish=publish)
 
 
-def frontier(
-    group: int = 8, power=4.0, strength=8.0, decay=0.9, memory=0.9, cool_down: int = 0
-) -> Selector:
-    """Draw in proportion to a power of the chance to be mixed, as a shared model believes it.
+def space_out(share=0.65) -> Selector:
+    """Keep apart the visits of a prompt: it rests for a share of the steps of a pass over the pool.
 
-    Not a published method; ``docs/operators.md`` says where it wins and where not.
+    With 1 every prompt comes once a pass, whatever its score, as in shuffled epochs; the lower the
+    share, the more the scores decide. Where too few prompts are rested, others are drawn.
+
+    Args:
+        share: of ``N / B`` steps, in [0, 1]; may be traced.
+
+    Returns:
+        a part.
+
+    Raises:
+        TypeError: ``share`` is no number.
+        ValueError: it is outside [0, 1].
+    """
+    checks.require_scalar(0.0, 1.0, share=share)
+
+    def propose(key, proposal: Proposal) -> Proposal:
+        visits = proposal.belief(Visits, "space_out", "track_visits")
+        prompts = over_shards(proposal.eligible.sum(dtype=jnp.int32), proposal.axis_name)
+        steps = jnp.asarray(share, jnp.float32) * prompts.astype(jnp.float32) / proposal.batch_size
+        resting = (visits.times > 0) & (visits.age < jnp.ceil(steps).astype(jnp.int32) - 1)
+        return proposal.bar(resting, strict=False)
+
+    return chain(track_visits(), stateless(propose))
+
+
+def frontier(
+    group: int = 8, power=4.0, spacing=0.65, strength=8.0, decay=0.9, memory=0.9
+) -> Selector:
+    """Draw in proportion to a power of the chance to be mixed, as prompts that look alike suggest.
+
+    Not a published method. What is known of a prompt is soon old: the policy learns from the
+    others, too. So prompts rest for most of a pass over the pool, and among the rested ones a
+    model of their features, refitted every step, says which are likely to be mixed now.
+    ``docs/operators.md`` says where it wins and where not.
 
     Args:
         group: G rollouts.
-        power: of the chance in the draw.
+        power: of the chance in the draw; may be traced.
+        spacing: see :func:`space_out`.
         strength: see :func:`track_difficulty`.
         decay: see :func:`track_difficulty`.
         memory: see :func:`track_difficulty`.
-        cool_down: steps in which a prompt is not drawn again.
 
     Returns:
         the selector.
     """
-    rest = [cooling(cool_down)] if cool_down else []
     return chain(
         track_difficulty(strength, decay, memory),
         add_mixed_prob(group),
         draw_proportional(power),
-        *rest,
+        space_out(spacing),
     )
 
 

@@ -217,7 +217,7 @@ ELSEWHERE = {
     **{f"stepwise.{name}": "tests/lab/test_finetune.py" for name in ("share", "stepwise")},
     **{
         f"policies.{name}": "tests/lab/test_finetune.py"
-        for name in ("bag_of_tokens", "exact_rates", "greedy_accuracy", "solves")
+        for name in ("exact_rates", "greedy_accuracy", "solves")
     },
     "command.CompareArguments": "tests/test_cli.py",
     "command.run": "tests/test_cli.py",
