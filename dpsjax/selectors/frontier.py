@@ -34,7 +34,7 @@ class Difficulty(NamedTuple):
 
 
 def track_difficulty(
-    strength=8.0, decay=0.9, memory=0.9, ridge=1.0, source: str = "features"
+    strength=8.0, decay=0.97, memory=0.9, ridge=1.0, source: str = "features"
 ) -> Selector:
     """Learn the logit of the pass rate as linear in features, and each prompt's departure from it.
 
@@ -146,13 +146,13 @@ def space_out(share=0.65) -> Selector:
 
 
 def frontier(
-    group: int = 8, power=4.0, spacing=0.65, strength=8.0, decay=0.9, memory=0.9
+    group: int = 8, power=4.0, spacing=0.65, strength=8.0, decay=0.97, memory=0.9
 ) -> Selector:
     """Draw in proportion to a power of the chance to be mixed, as prompts that look alike suggest.
 
     Not a published method. What is known of a prompt is soon old: the policy learns from the
     others, too. So prompts rest for most of a pass over the pool, and among the rested ones a
-    model of their features, refitted every step, says which are likely to be mixed now.
+    model of their features, which learns every step, says which are likely to be mixed now.
     ``docs/operators.md`` says where it wins and where not.
 
     Args:

@@ -25,10 +25,15 @@ def prompt_features(problems: Sequence[Problem]) -> np.ndarray:
     Returns:
         float32[N, F].
 
+    Raises:
+        ValueError: there are no problems.
+
     >>> prompt_features([Problem("1+1", None, ""), Problem("1+2", None, "")]).shape
     (2, 2)
     """
     checks.require_items(Problem, "a Problem", problems=problems)
+    if not problems:
+        raise ValueError("problems must hold at least one")
     texts = [problem.prompt for problem in problems]
     letters = sorted(set().union(*texts))
     if len(letters) <= BUCKETS:

@@ -8,6 +8,7 @@ from dpsjax.tasks import (
     base,
     countdown,
     expression,
+    features,
     operators,
     solution,
     tokenizer,
@@ -50,6 +51,9 @@ def first_chain(**arguments):
 ROWS = {
     "base.Problem": Row(
         base.Problem, {"prompt": "2 3=5:", "answer": 5, "source": "2"}, free=frozenset({"answer"})
+    ),
+    "features.prompt_features": Row(
+        lambda problems: features.prompt_features(problems).tolist(), {"problems": (PROBLEM, CHAIN)}
     ),
     "base.LostScores": Row(base.LostScores, {"scores": [None], "errors": ["a worker died"]}),
     "base.Task": Row(
