@@ -14,12 +14,12 @@ from pathlib import Path
 import tyro
 
 from dpsjax.plan.chips import parse_slice
-from dpsjax.plan.choose import choose_layout
+from dpsjax.plan.choose import choose
+from dpsjax.plan.command import paper_spec
 from dpsjax.plan.compiler import use_no_device
-from dpsjax.plan.models import find_model
+from dpsjax.plan.job import Axes, Job
 from dpsjax.plan.planner import estimated_plan, make_plan
 from dpsjax.plan.report import to_json
-from dpsjax.plan.setting import Job
 
 MODELS = ("qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b", "qwen2.5-14b", "qwen2.5-32b")
 SLICES = ("v5e-16", "v5e-64", "v5e-256", "v5p-32", "v5p-128", "v6e-16", "v6e-64", "v6e-256")
@@ -39,10 +39,9 @@ class Options:
 def plan(name: str, compiled: bool) -> dict:
     """One row at the paper's settings."""
     model, place = name.split("@")
-    job, where = Job(find_model(model)), parse_slice(place)
-    layout = choose_layout(job, where)
-    make = make_plan if compiled else estimated_plan
-    return to_json(make(job, where, layout))
+    where = parse_slice(place)
+    job = choose(Job(paper_spec(model), Axes(1, 1, 1)), where)
+    return to_json((make_plan if compiled else estimated_plan)(job, where))
 
 
 def fits_table(rows: dict) -> str:
@@ -72,7 +71,7 @@ def detail_table(rows: dict) -> str:
         "|---" * 10 + "|",
     ]
     for name, row in rows.items():
-        made, done = row["programs"]["generation"], row["programs"]["update"]
+        made, done = row["programs"]["generate"], row["programs"]["update"]
         if done["source"] == "estimated":
             continue
         lay = row["layout"]

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 # Before JAX is imported: the C++ logs of XLA say nothing that a user could act on.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,6 +22,7 @@ from rich.markup import escape
 
 import dpsjax
 from dpsjax.loop.compilation import use_compilation_cache
+from dpsjax.plan.options import PLAN_OPTIONS, PlanOptions
 from dpsjax.run.backend import require_backend
 from dpsjax.run.config import TrainConfig, default_config, from_dict
 from dpsjax.run.language import is_checkpoint_folder
@@ -70,6 +71,13 @@ class TrainArguments:
     hosts: Annotated[DistributedConfig, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=DistributedConfig
     )
+    layout: Literal["set", "auto"] = "set"
+    """auto sets the mesh, --grpo.micro-batch and --model.waves as planning finds them for the
+    devices that are there, as far as they are not set, and says so."""
+    plan: Annotated[str | None, tyro.conf.arg(metavar="v5e:4x4|v5p-128|...")] = None
+    """Do not train: tell whether this run fits on that TPU slice, and how long its steps take. No
+    TPU is needed; pip install 'dpsjax[plan]' brings the TPU compiler."""
+    planning: Annotated[PlanOptions, tyro.conf.arg(name="plan")] = PLAN_OPTIONS
     restart: bool = False
     """Begin anew: what is in the folder of the results is moved to DIR/earlier-N, not continued."""
 
@@ -127,12 +135,25 @@ def train(task: str, words: Sequence[str]) -> int:
     """
     try:
         parsed = parse_train(words, task)
+        if parsed.plan is not None:
+            return _plan_train(parsed, parsed.plan)
         connect(parsed.hosts)
         require_backend()
         use_compilation_cache()
     except (ValueError, OSError) as error:
         return _complain(str(error))
     return run_together(lambda: _train(parsed, words))
+
+
+def _plan_train(parsed: TrainArguments, topology: str) -> int:
+    from dpsjax.plan import command  # only a plan needs the models and the compiler
+
+    auto = parsed.layout == "auto"
+    return _planned(
+        lambda console: (
+            command.run_train(parsed.config, topology, auto, parsed.planning, console).fits
+        )
+    )
 
 
 def _train(parsed: TrainArguments, words: Sequence[str]) -> int:
@@ -163,6 +184,7 @@ def _train(parsed: TrainArguments, words: Sequence[str]) -> int:
 def _start_and_finish(
     parsed: TrainArguments, words: Sequence[str], console: Console, say: Callable[[str], None]
 ) -> int:
+    from dpsjax.plan.layout import auto_layout
     from dpsjax.run import run as runs
     from dpsjax.run.agreement import DisagreementError
     from dpsjax.run.faults import NonFiniteError
@@ -172,8 +194,12 @@ def _start_and_finish(
         say(_of_language_model(parsed.config))
     command = shlex.join(["dpsjax", "train", task_name(parsed.config.task), *words])
     try:
+        config = parsed.config
+        if parsed.layout == "auto":
+            config, sentence = auto_layout(config, parsed.restart)
+            say(sentence)
         started = runs.start(
-            parsed.config,
+            config,
             command,
             say,
             allow=parsed.allow,
@@ -305,15 +331,29 @@ def plan(words: Sequence[str]) -> int:
     Returns:
         the exit code; 3 where the run does not fit.
     """
-    from dpsjax.plan import command  # only a plan needs the models and the compiler
+    from dpsjax.plan import command
 
     try:
         arguments = tyro.cli(command.PlanArguments, args=list(words), prog="dpsjax plan")
-        return 0 if command.run(arguments, Console()).fits else DOES_NOT_FIT
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         return _complain(str(error))
+    return _planned(lambda console: command.run(arguments, console).fits)
+
+
+def _planned(fits: Callable[[Console], bool]) -> int:
+    """The exit code of a plan; ``fits`` makes it."""
+    from dpsjax.plan.compiler import is_abandoned
+
+    try:
+        code = 0 if fits(Console()) else DOES_NOT_FIT
+    except (ValueError, OSError, ImportError) as error:
+        code = _complain(str(error))
     except KeyboardInterrupt:
-        return INTERRUPTED
+        code = INTERRUPTED
+    if is_abandoned():  # the interpreter cannot end under a compiler that works on
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def _option(words: Sequence[str], name: str, otherwise: str) -> str:

@@ -16,7 +16,6 @@ from dpsjax.grpo.mesh import (
     jit_update,
     make_mesh,
     optimizer_shardings,
-    prompt_axis_shardings,
     replicated,
 )
 from dpsjax.grpo.optimizer import decays, make_optimizer
@@ -44,6 +43,5 @@ __all__ = [
     "make_optimizer",
     "make_update",
     "optimizer_shardings",
-    "prompt_axis_shardings",
     "replicated",
 ]

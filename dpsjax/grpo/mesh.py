@@ -95,30 +95,6 @@ def _require_mesh(mesh) -> None:
     checks.require_type((Mesh, AbstractMesh), "a mesh, as of make_mesh", mesh=mesh)
 
 
-def prompt_axis_shardings(tree: PyTree, mesh: Mesh | AbstractMesh, num_prompts: int) -> PyTree:
-    """Shard the prompt axis, which is always last, over all devices.
-
-    Args:
-        tree: A selector's state: arrays or ``ShapeDtypeStruct``.
-        mesh: The mesh.
-        num_prompts: N. A last axis of this length is taken to be the prompt axis; where the
-            number of devices does not divide it, the array is replicated.
-
-    Returns:
-        Pytree of ``NamedSharding`` of the same structure.
-    """
-    _require_mesh(mesh)
-    checks.require_counts(num_prompts=num_prompts)
-    divides = num_prompts % mesh.size == 0
-
-    def one(leaf) -> NamedSharding:
-        if not (divides and leaf.ndim > 0 and leaf.shape[-1] == num_prompts):
-            return replicated(mesh)
-        return NamedSharding(mesh, PartitionSpec(*(None,) * (leaf.ndim - 1), MESH_AXES))
-
-    return jax.tree.map(one, tree)
-
-
 def optimizer_shardings(
     optimizer: optax.GradientTransformation,
     params: PyTree,

@@ -2,9 +2,12 @@
 
 import importlib.util
 import os
+import queue
 import re
+import threading
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -14,16 +17,28 @@ from dpsjax.grpo.mesh import make_mesh
 from dpsjax.plan.chips import Slice
 from dpsjax.plan.hlo import Program as Hlo
 from dpsjax.plan.hlo import Traffic
+from dpsjax.plan.job import Axes
 from dpsjax.plan.programs import Program
-from dpsjax.plan.setting import Layout
 
-__all__ = ["Compiled", "MissingCompilerError", "compile_program", "topology_mesh", "use_no_device"]
+__all__ = [
+    "Compiled",
+    "CompilerTimeoutError",
+    "MissingCompilerError",
+    "compile_program",
+    "is_abandoned",
+    "topology_mesh",
+    "use_no_device",
+]
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class MissingCompilerError(RuntimeError):
     """The TPU compiler is not installed, or cannot be used now."""
+
+
+class CompilerTimeoutError(RuntimeError):
+    """The compiler is not done in time, or has not answered an earlier call."""
 
 
 class Compiled(NamedTuple):
@@ -62,12 +77,12 @@ def use_no_device() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def topology_mesh(where: Slice, layout: Layout) -> Mesh:
+def topology_mesh(where: Slice, axes: Axes) -> Mesh:
     """A mesh over the devices of a slice that need not exist.
 
     Args:
         where: the slice.
-        layout: gives the axes.
+        axes: of the mesh.
 
     Returns:
         The mesh; programs can be compiled for it, and cannot be run.
@@ -92,32 +107,37 @@ def topology_mesh(where: Slice, layout: Layout) -> Mesh:
             f"the TPU compiler does not give the topology {where.topology}: {first} (one process "
             "at a time may use libtpu)"
         ) from error
-    return make_mesh(layout.data, layout.fsdp, layout.tensor, topology.devices)
+    return make_mesh(*axes, topology.devices)
 
 
-def compile_program(program: Program, mesh: Mesh) -> Compiled:
+def compile_program(
+    program: Program,
+    end: float = float("inf"),
+    report: Callable[[str], None] = lambda text: None,
+) -> Compiled:
     """Compile a program and read what it takes.
 
     Args:
-        program: of :func:`dpsjax.plan.programs.programs` for ``mesh``.
-        mesh: of :func:`topology_mesh`.
+        program: of :func:`dpsjax.plan.programs.trace` for a mesh of :func:`topology_mesh`.
+        end: time of the monotonic clock after which nobody waits for it.
+        report: called every second.
 
     Returns:
         Its figures; ``fits`` is False where it does not fit into the chip's memory.
 
     Raises:
+        CompilerTimeoutError: it takes longer.
         jax.errors.JaxRuntimeError: the compiler failed for another reason.
     """
     start = time.perf_counter()
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        lowered = program.function.lower(*program.arguments)
-        try:
-            done = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            seconds = time.perf_counter() - start
-            return Compiled(0, 0, refused_bytes(str(error)), 0, None, {}, seconds, fits=False)
+    lowered = program.traced.lower(lowering_platforms=("tpu",))
+    try:
+        done = _within(lowered.compile, end, report)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        seconds = time.perf_counter() - start
+        return Compiled(0, 0, refused_bytes(str(error)), 0, None, {}, seconds, fits=False)
     memory, costs = done.memory_analysis(), done.cost_analysis() or {}
     return Compiled(
         arguments=memory.argument_size_in_bytes,
@@ -128,6 +148,49 @@ def compile_program(program: Program, mesh: Mesh) -> Compiled:
         once={name: float(costs.get(name, 0.0)) for name in ("flops", "bytes accessed")},
         seconds=time.perf_counter() - start,
     )
+
+
+_unfinished: list[threading.Thread] = []  # that somebody stopped waiting for
+
+
+def is_abandoned() -> bool:
+    """Whether the compiler still works on what nobody waits for.
+
+    It cannot be stopped, so a process in which it does should end by ``os._exit``: it would take
+    apart under the compiler's hands what the compiler uses.
+    """
+    return any(thread.is_alive() for thread in _unfinished)
+
+
+def _within(run: Callable[[], Any], end: float, report: Callable[[str], None]) -> Any:
+    """The result of a call, made beside the main thread, which so hears the clock and Ctrl-C."""
+    if is_abandoned():
+        raise CompilerTimeoutError
+    answers: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
+
+    def call() -> None:
+        try:
+            answers.put((run(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    thread, start = threading.Thread(target=call, daemon=True), time.monotonic()
+    thread.start()
+    while True:
+        report(f"for {time.monotonic() - start:.0f} s")
+        try:
+            found, error = answers.get(timeout=max(min(1.0, end - time.monotonic()), 0.01))
+        except queue.Empty:
+            if time.monotonic() < end:
+                continue
+            _unfinished.append(thread)
+            raise CompilerTimeoutError from None
+        except KeyboardInterrupt:
+            _unfinished.append(thread)
+            raise
+        if error is not None:
+            raise error
+        return found
 
 
 def _traffic(done: jax.stages.Compiled) -> Traffic | None:

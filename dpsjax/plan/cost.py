@@ -147,19 +147,19 @@ class Saving(NamedTuple):
 def saving(seconds: Mapping[str, float], comparison: Comparison = COMPARISON) -> Saving:
     """Compare DPS with DS at equal effective groups.
 
-    DS generates ``ds_factor`` batches and updates once; DPS selects, generates and updates
-    ``1 / dps_effective`` times.
+    DS generates ``ds_factor`` batches and updates once; DPS makes its step ``1 / dps_effective``
+    times.
 
     Args:
-        seconds: of ``selection``, ``generation`` and ``update``.
+        seconds: of every stage of DPS's step, ``generate`` and ``update`` among them.
         comparison: the assumptions.
 
     Returns:
         Seconds of both.
 
-    >>> saving({"selection": 0.0, "generation": 9.0, "update": 3.6}, Comparison(4.0, 0.9)).factor
+    >>> saving({"select": 0.0, "generate": 9.0, "update": 3.6}, Comparison(4.0, 0.9)).factor
     2.8285714285714287
     """
     dps = sum(seconds.values()) / comparison.dps_effective
-    ds = comparison.ds_factor * seconds["generation"] + seconds["update"]
+    ds = comparison.ds_factor * seconds["generate"] + seconds["update"]
     return Saving(dps, ds, ds / dps)

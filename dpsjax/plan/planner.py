@@ -1,5 +1,6 @@
 """One plan: figures of every program of a step, compiled or estimated."""
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,14 +16,17 @@ from dpsjax.plan.cost import (
     program_seconds,
     saving,
 )
-from dpsjax.plan.estimate import estimate
+from dpsjax.plan.estimate import batch_bytes, estimate
 from dpsjax.plan.hlo import Traffic
-from dpsjax.plan.programs import Resident, program_flops, programs, resident
-from dpsjax.plan.setting import Job, Layout
+from dpsjax.plan.job import Job
+from dpsjax.plan.programs import Program, Resident, trace
 
-__all__ = ["Figures", "Plan", "batch_bytes", "estimated_plan", "make_plan"]
+__all__ = ["Figures", "Plan", "estimated_plan", "make_plan"]
 
 MEMORY_COMPILED = "memory compiled, seconds estimated"
+# A program that should need so many times the chip's memory is not given to the compiler, which
+# may look for hours for a way to fit it.
+HOPELESS = 2.0
 
 
 class Figures(NamedTuple):
@@ -54,20 +58,20 @@ class Plan(NamedTuple):
     """All of it.
 
     Attributes:
-        job: what is trained.
+        job: what is trained, and how it lies on the devices.
         where: the slice.
-        layout: how the job lies on it.
         resident: bytes that stay on each device.
-        programs: figures by program.
-        saving: DPS against DS.
+        programs: figures by stage.
+        saving: DPS against DS; None where the step is not DPS's.
+        notes: sentences about programs that were not compiled.
     """
 
     job: Job
     where: Slice
-    layout: Layout
     resident: Resident
     programs: dict[str, Figures]
-    saving: Saving
+    saving: Saving | None
+    notes: tuple[str, ...] = ()
 
     @property
     def peak(self) -> float:
@@ -87,118 +91,123 @@ class Plan(NamedTuple):
 
     @property
     def selection_share(self) -> float:
-        """Part of a step that selection takes."""
-        return self.programs["selection"].seconds.least / self.step_seconds
-
-
-def _figures(
-    job: Job, where: Slice, layout: Layout, efficiency: Efficiency
-) -> tuple[Resident, dict[str, Figures]]:
-    """Residents, and every program estimated."""
-    stays = resident(job, layout)
-    flops = program_flops(job, layout)
-    found = {}
-    for name, guess in estimate(job, layout).items():
-        seconds = program_seconds(flops[name], guess.traffic, where.chip, efficiency)
-        peak = sum(stays) + batch_bytes(job, layout) + guess.temporary
-        found[name] = Figures(
-            "estimated", guess.temporary, peak, flops[name], guess.traffic, seconds, 0.0, {}
-        )
-    return stays, found
-
-
-def batch_bytes(job: Job, layout: Layout) -> float:
-    """Tokens, masks and log-probabilities of a batch of rollouts."""
-    rows = job.prompts / layout.ways
-    return rows * (job.group * job.response_len * 9 + job.prompt_len * 5)
+        """Part of a step that selection takes, and the belief's learning."""
+        small = (self.programs[name].seconds.least for name in ("select", "offer"))
+        return sum(small) / self.step_seconds
 
 
 def estimated_plan(
     job: Job,
     where: Slice,
-    layout: Layout,
     efficiency: Efficiency = EFFICIENCY,
-    comparison: Comparison = COMPARISON,
+    comparison: Comparison | None = COMPARISON,
 ) -> Plan:
     """A plan from shapes alone.
 
     Args:
-        job: what is trained.
+        job: the step on its mesh.
         where: the slice.
-        layout: how the job lies on it.
         efficiency: of the cost model.
-        comparison: with DS.
+        comparison: with DS; None for none.
 
     Returns:
         The plan.
-
-    Raises:
-        ValueError: the layout cannot divide the job.
     """
-    layout.check(job)
-    stays, found = _figures(job, where, layout, efficiency)
-    gain = saving({name: figures.seconds.least for name, figures in found.items()}, comparison)
-    return Plan(job, where, layout, stays, found, gain)
+    return _estimated(job, where, *trace(job), efficiency, comparison)
+
+
+def _estimated(
+    job: Job,
+    where: Slice,
+    traced: dict[str, Program],
+    stays: Resident,
+    efficiency: Efficiency,
+    comparison: Comparison | None,
+) -> Plan:
+    found, guesses = {}, estimate(job)
+    for name, program in traced.items():
+        guess = guesses[name]
+        seconds = program_seconds(program.flops, guess.traffic, where.chip, efficiency)
+        peak = sum(stays) + batch_bytes(job) + guess.temporary
+        found[name] = Figures(
+            "estimated", guess.temporary, peak, program.flops, guess.traffic, seconds, 0.0, {}
+        )
+    return _compared(Plan(job, where, stays, found, None), comparison)
 
 
 def make_plan(
     job: Job,
     where: Slice,
-    layout: Layout,
     efficiency: Efficiency = EFFICIENCY,
-    comparison: Comparison = COMPARISON,
-    report: Callable[[str], None] = lambda name: None,
+    comparison: Comparison | None = COMPARISON,
+    report: Callable[[str], None] = lambda line: None,
+    minutes: float = float("inf"),
 ) -> Plan:
     """A plan with every program compiled by the TPU compiler.
 
     Args:
-        job: what is trained.
+        job: the step on its mesh.
         where: the slice.
-        layout: how the job lies on it.
         efficiency: of the cost model.
-        comparison: with DS.
-        report: called with the name of each program before it is compiled.
+        comparison: with DS; None for none.
+        report: called about every second with what is being done.
+        minutes: after which the compiler is no longer waited for: what is not compiled by then is
+            estimated, and a note says so. See :func:`dpsjax.plan.compiler.is_abandoned`.
 
     Returns:
         The plan.
 
     Raises:
-        ValueError: the layout cannot divide the job.
         MissingCompilerError: there is no TPU compiler.
     """
-    guess = estimated_plan(job, where, layout, efficiency, comparison)
-    mesh = compiler.topology_mesh(where, layout)
-    found = {}
-    for name, program in programs(job, layout, mesh).items():
-        report(name)
-        done = compiler.compile_program(program, mesh)
-        found[name] = _compiled_figures(name, done, guess, efficiency)
-    gain = saving({name: figures.seconds.least for name, figures in found.items()}, comparison)
-    return guess._replace(programs=found, saving=gain)
+    end = time.monotonic() + 60 * minutes
+    mesh = compiler.topology_mesh(where, job.axes)
+    report("tracing")
+    traced, stays = trace(job, mesh)
+    guess = _estimated(job, where, traced, stays, efficiency, comparison)
+    found, notes = {}, []
+    for name, program in traced.items():
+        old = guess.programs[name]
+        if old.peak > HOPELESS * where.chip.usable_bytes:
+            found[name] = old
+            notes.append(f"{name}: not compiled, for by the estimate it is far from fitting")
+            continue
+        try:
+            done = compiler.compile_program(
+                program, end, lambda text, n=name: report(f"{n} {text}")
+            )
+        except compiler.CompilerTimeoutError:
+            found[name] = old
+            notes.append(f"{name}: not compiled within {minutes:g} minutes, estimated instead")
+            continue
+        found[name] = _compiled_figures(program, done, old, guess, efficiency)
+    return _compared(guess._replace(programs=found, notes=tuple(notes)), comparison)
+
+
+def _compared(plan: Plan, comparison: Comparison | None) -> Plan:
+    """With its comparison with DS."""
+    if comparison is None:
+        return plan
+    seconds = {name: figures.seconds.least for name, figures in plan.programs.items()}
+    return plan._replace(saving=saving(seconds, comparison))
 
 
 def _compiled_figures(
-    name: str, done: compiler.Compiled, guess: Plan, efficiency: Efficiency
+    program: Program, done: compiler.Compiled, old: Figures, guess: Plan, efficiency: Efficiency
 ) -> Figures:
     """Figures of a compiled program; where the compiler refused, the estimate fills the gaps."""
-    old, stays = guess.programs[name], guess.resident
     if not done.fits:
         temporary = max(float(done.temporary), old.temporary)
         peak = old.peak - old.temporary + temporary
         return old._replace(
             source="refused", temporary=temporary, peak=peak, compile_seconds=done.seconds
         )
-    # what the other programs own stays on the device too
-    others = {
-        "selection": stays.parameters + stays.optimizer,
-        "generation": stays.optimizer + stays.pool,
-        "update": stays.pool,
-    }[name]
     traffic = old.traffic if done.traffic is None else done.traffic
     return Figures(
         source="compiled" if done.traffic is not None else MEMORY_COMPILED,
         temporary=float(done.temporary),
-        peak=float(done.peak + others),
+        # what the other programs own stays on the device too
+        peak=float(done.peak + sum(guess.resident) - program.held),
         flops=old.flops,
         traffic=traffic,
         seconds=program_seconds(old.flops, traffic, guess.where.chip, efficiency),

@@ -1,63 +1,101 @@
 """A plan in words, as a table and as JSON."""
 
-import dataclasses
 from typing import Any
 
 from rich.table import Table
 
 from dpsjax.plan.estimate import cache_bytes, weight_copy_bytes
+from dpsjax.plan.job import divisors
 from dpsjax.plan.planner import Plan
-from dpsjax.plan.setting import divisors
 
 __all__ = ["advice", "summary", "tables", "to_json"]
 
+# What the settings that advice speaks of are called by ``dpsjax train``.
+_TRAIN = {
+    "remat": "--model.remat",
+    "query-chunk": "--model.query-chunk",
+    "waves": "--model.waves",
+    "micro-batch": "--grpo.micro-batch",
+}
 
-def advice(plan: Plan) -> list[str]:
+
+def advice(plan: Plan, *, train: bool = False) -> list[str]:
     """What to change where a plan does not fit, the most useful first.
 
     Args:
         plan: any.
+        train: name the options of ``dpsjax train``, not those of ``dpsjax plan``.
 
     Returns:
         Sentences; none where it fits.
     """
     if plan.fits:
         return []
-    job, layout, chip = plan.job, plan.layout, plan.where.chip
-    lines, limit = [], chip.usable_bytes
-    stays = plan.resident.parameters + plan.resident.optimizer
-    if plan.programs["update"].peak > limit or plan.programs["update"].source == "refused":
-        if layout.remat != "full":
-            lines.append("update: --remat full recomputes each layer instead of keeping it")
-        if layout.micro_batch > layout.ways:
-            lines.append(
-                f"update: --micro-batch {layout.ways} is one sequence a device "
-                f"(now {layout.micro_batch // layout.ways})"
-            )
-        if layout.query_chunk == 0 or layout.query_chunk > 128:
-            lines.append("update: --query-chunk 128 holds fewer attention scores at a time")
-        if layout.data > 1:
-            lines.append(
-                f"update: --mesh fsdp={layout.ways},tensor={layout.tensor} divides parameters and "
-                "optimizer over all devices (data=1)"
-            )
-    if plan.programs["generation"].peak > limit or plan.programs["generation"].source == "refused":
-        cache, weights = cache_bytes(job, layout), weight_copy_bytes(job, layout)
-        turns = [n for n in divisors(job.group) if n > layout.waves]
-        if turns and cache > limit / 4:
-            lines.append(
-                f"generation: --waves {turns[0]} generates in turns; keys and values then take "
-                f"{cache * layout.waves / turns[0] / 1e9:.1f} GB instead of {cache / 1e9:.1f} GB"
-            )
-        if weights > limit / 3:
-            lines.append(
-                f"generation: a larger tensor axis divides the {weights / 1e9:.1f} GB of weights, "
-                f"such as --mesh tensor={layout.tensor * 2}"
-            )
+    stays, limit = sum(plan.resident), plan.where.chip.usable_bytes
+    lines = []
+    if _too_large(plan, "update"):
+        lines += [f"update: {line}" for line in _of_update(plan, train)]
+    if _too_large(plan, "generate"):
+        lines += [f"generation: {line}" for line in _of_generation(plan, train)]
     if stays > limit / 2 or not lines:
         lines.append(
             f"a larger slice: parameters and optimizer alone take {stays / 1e9:.1f} GB on each of "
             f"{plan.where.size} chips"
+        )
+    return lines
+
+
+def _too_large(plan: Plan, name: str) -> bool:
+    figures = plan.programs[name]
+    return figures.source == "refused" or figures.peak > plan.where.chip.usable_bytes
+
+
+def _option(name: str, value: Any, train: bool) -> str:
+    return f"{_TRAIN[name] if train else '--' + name} {value}"
+
+
+def _mesh_option(train: bool, **axes: int) -> str:
+    if train:
+        return " ".join(f"--mesh.{axis} {size}" for axis, size in axes.items())
+    return "--mesh " + ",".join(f"{axis}={size}" for axis, size in axes.items())
+
+
+def _of_update(plan: Plan, train: bool) -> list[str]:
+    job, compute, axes = plan.job, plan.job.spec.compute, plan.job.axes
+    lines = []
+    if compute.remat != "full":
+        lines.append(
+            f"{_option('remat', 'full', train)} recomputes each layer instead of keeping it"
+        )
+    if job.micro_batch > axes.ways:
+        lines.append(
+            f"{_option('micro-batch', axes.ways, train)} is one sequence a device "
+            f"(now {job.micro_batch // axes.ways})"
+        )
+    if compute.query_chunk == 0 or compute.query_chunk > 128:
+        lines.append(f"{_option('query-chunk', 128, train)} holds fewer attention scores at a time")
+    if axes.data > 1:
+        lines.append(
+            f"{_mesh_option(train, data=1, fsdp=axes.ways, tensor=axes.tensor)} divides parameters "
+            "and optimizer over all devices"
+        )
+    return lines
+
+
+def _of_generation(plan: Plan, train: bool) -> list[str]:
+    job, limit = plan.job, plan.where.chip.usable_bytes
+    cache, weights, waves = cache_bytes(job), weight_copy_bytes(job), job.spec.compute.waves
+    turns = [n for n in divisors(job.group) if n > waves]
+    lines = []
+    if turns and cache > limit / 4:
+        lines.append(
+            f"{_option('waves', turns[0], train)} generates in turns; keys and values then take "
+            f"{cache * waves / turns[0] / 1e9:.1f} GB instead of {cache / 1e9:.1f} GB"
+        )
+    if weights > limit / 3:
+        lines.append(
+            f"a larger tensor axis divides the {weights / 1e9:.1f} GB of weights, such as "
+            f"{_mesh_option(train, tensor=job.axes.tensor * 2)}"
         )
     return lines
 
@@ -82,27 +120,28 @@ def to_json(plan: Plan) -> dict[str, Any]:
             "compile_seconds": figures.compile_seconds,
             "xla_each_loop_once": figures.once,
         }
-    policy = plan.job.policy
     return {
-        "job": {**dataclasses.asdict(plan.job), "policy": policy.to_dict()},
-        "num_params": policy.num_params(),
+        "job": plan.job.sizes(),
+        "num_params": plan.job.spec.policy.num_params(),
         "topology": plan.where.topology,
         "chips": plan.where.size,
         "chip": plan.where.chip._asdict(),
-        "layout": dataclasses.asdict(plan.layout),
+        "layout": plan.job.layout(),
         "parameter_bytes": plan.resident.parameters,
         "optimizer_bytes": plan.resident.optimizer,
         "pool_bytes": plan.resident.pool,
-        "kv_cache_bytes": cache_bytes(plan.job, plan.layout),
+        "reference_bytes": plan.resident.reference,
+        "kv_cache_bytes": cache_bytes(plan.job),
         "activation_bytes": plan.programs["update"].temporary,
         "peak_bytes": plan.peak,
         "usable_bytes": plan.where.chip.usable_bytes,
         "fits": plan.fits,
         "advice": advice(plan),
+        "notes": list(plan.notes),
         "programs": rows,
         "step_seconds": plan.step_seconds,
         "selection_share": plan.selection_share,
-        "dps_against_ds": plan.saving._asdict(),
+        "dps_against_ds": None if plan.saving is None else plan.saving._asdict(),
     }
 
 
@@ -113,15 +152,19 @@ def tables(plan: Plan) -> list[Table]:
     held.add_column("what")
     held.add_column("GB", justify="right")
     held.add_column("of the chip", justify="right")
+    dtype = plan.job.spec.compute.dtype
     for name, count in (
         ("parameters (float32)", plan.resident.parameters),
         ("optimizer (two moments)", plan.resident.optimizer),
         ("pool and belief", plan.resident.pool),
-        ("keys and values, while generating", cache_bytes(plan.job, plan.layout)),
-        ("weights (bfloat16), while generating", weight_copy_bytes(plan.job, plan.layout)),
+        ("reference parameters", plan.resident.reference),
+        ("keys and values, while generating", cache_bytes(plan.job)),
+        (f"weights ({dtype}), while generating", weight_copy_bytes(plan.job)),
         ("activations and gradients, while updating", plan.programs["update"].temporary),
         ("peak", plan.peak),
     ):
+        if count == 0:
+            continue
         held.add_row(name, f"{count / 1e9:.3f}", f"{count / gib:.1%}")
     sources = ", ".join(sorted({figures.source for figures in plan.programs.values()}))
     done = Table(title=f"each device does, in one step ({sources})", title_justify="left")
@@ -145,22 +188,32 @@ def _short(seconds: float) -> str:
     return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.2g}"
 
 
-def summary(plan: Plan) -> list[str]:
-    """Sentences: does it fit, how long is a step, what does selection cost, what does DPS save."""
-    layout, chip = plan.layout, plan.where.chip
+def summary(plan: Plan, *, train: bool = False) -> list[str]:
+    """Sentences: does it fit, how long is a step, what does selection cost, what does DPS save.
+
+    Args:
+        plan: any.
+        train: advise by the options of ``dpsjax train``.
+    """
+    job, chip, layout = plan.job, plan.where.chip, plan.job.layout()
     verb = "fits" if plan.fits else "does NOT fit"
     lines = [
         f"{verb}: {plan.peak / 1e9:.2f} GB of {chip.usable_bytes / 1e9:.2f} GB on each of "
-        f"{plan.where.size} {chip.name} chips, data={layout.data} fsdp={layout.fsdp} "
-        f"tensor={layout.tensor}, micro-batch {layout.micro_batch}, remat {layout.remat}, query "
-        f"chunk {layout.query_chunk}, waves {layout.waves}"
+        f"{plan.where.size} {chip.name} chips, data={job.axes.data} fsdp={job.axes.fsdp} "
+        f"tensor={job.axes.tensor}, micro-batch {layout['micro_batch']}, remat {layout['remat']}, "
+        f"query chunk {layout['query_chunk']}, waves {layout['waves']}",
+        *plan.notes,
     ]
-    lines += [f"advice: {line}" for line in advice(plan)]
-    gain = plan.saving
-    lines += [
+    if job.rows > job.prompts:
+        lines.append(f"padding: {job.rows - job.prompts} of {job.rows} rows of a batch are empty")
+    lines += [f"advice: {line}" for line in advice(plan, train=train)]
+    lines.append(
         f"model: {plan.step_seconds:,.1f} s a step, every response of full length; selection is "
-        f"{plan.selection_share:.2g} of it",
-        f"model: DS takes {gain.ds:,.1f} s for the effective groups of one batch, DPS "
-        f"{gain.dps:,.1f} s: {gain.factor:.2f} times less",
-    ]
+        f"{plan.selection_share:.2g} of it"
+    )
+    if (gain := plan.saving) is not None:
+        lines.append(
+            f"model: DS takes {gain.ds:,.1f} s for the effective groups of one batch, DPS "
+            f"{gain.dps:,.1f} s: {gain.factor:.2f} times less"
+        )
     return lines

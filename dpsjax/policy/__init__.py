@@ -1,6 +1,6 @@
 """The policy: transformer, sampling, log-probabilities, and weights in and out."""
 
-from dpsjax.policy.checkpoint import load_checkpoint, save_checkpoint
+from dpsjax.policy.checkpoint import load_checkpoint, save_checkpoint, stored_config
 from dpsjax.policy.config import Compute, PolicyConfig, Rope, tiny_config
 from dpsjax.policy.decode import Rollouts, Sampling, generate
 from dpsjax.policy.log_probs import token_log_probs
@@ -27,6 +27,7 @@ __all__ = [
     "save_checkpoint",
     "save_weights",
     "shardings",
+    "stored_config",
     "tiny_config",
     "token_log_probs",
 ]

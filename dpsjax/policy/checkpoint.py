@@ -14,10 +14,10 @@ from dpsjax.policy.config import PolicyConfig
 from dpsjax.policy.config_json import config_from_json, config_to_json
 from dpsjax.policy.files import read_json, write_json
 from dpsjax.policy.tensor_files import save_tensors
-from dpsjax.policy.weights import load_tensors, require_parameters, stored_tensors
+from dpsjax.policy.weights import config_in, load_tensors, require_parameters, stored_tensors
 from dpsjax.types import PyTree
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "save_checkpoint", "stored_config"]
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -64,6 +64,26 @@ def _shards(folder: Path) -> list[Path]:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} does not exist, tensor {tensor!r} is in it")
     return [folder / name for name in names]
+
+
+def stored_config(path: str | Path) -> PolicyConfig:
+    """The architecture of stored weights, which are not read themselves.
+
+    Args:
+        path: a checkpoint folder, of which ``config.json`` is enough, or a file of
+            ``save_weights``.
+
+    Returns:
+        the architecture.
+
+    Raises:
+        TypeError: ``path`` is no path.
+        FileNotFoundError: there is nothing, or no ``config.json`` in the folder.
+        ValueError: an unsupported architecture, or a damaged file.
+    """
+    checks.require_type((str, Path), "a path", path=path)
+    path = Path(path)
+    return config_from_json(_read_config(path)) if path.is_dir() else config_in(path)
 
 
 def load_checkpoint(folder: str | Path, *, mesh: Mesh | None = None) -> tuple[PolicyConfig, PyTree]:

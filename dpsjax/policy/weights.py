@@ -326,13 +326,23 @@ def load_weights(path: str | Path, *, mesh: Mesh | None = None) -> tuple[PolicyC
     checks.require_type((str, Path), "the path of a file", path=path)
     checks.require_type(Mesh, "a mesh", **checks.given(mesh=mesh))
     path = Path(path)
+    config = config_in(path)
+    return config, load_tensors(config, [path], mesh)
+
+
+def config_in(path: Path) -> PolicyConfig:
+    """The architecture that a file of ``save_weights`` is of; its weights are not read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not such a file.
+    """
     text = read_header(path).get("__metadata__", {}).get(_CONFIG_KEY)
     if not isinstance(text, str):
         raise ValueError(
             f"{path} holds no policy configuration; load a checkpoint folder with load_checkpoint"
         )
     try:
-        config = PolicyConfig.from_dict(json.loads(text))
+        return PolicyConfig.from_dict(json.loads(text))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: its policy configuration is damaged: {error}") from error
-    return config, load_tensors(config, [path], mesh)

@@ -24,9 +24,16 @@ from dpsjax.loop.prompts import Prompts, tokenize
 from dpsjax.loop.state import TrainState
 from dpsjax.loop.step import Loop
 from dpsjax.loop.watched import watched
-from dpsjax.policy import Policy, PolicyConfig, abstract_policy, load_checkpoint, load_weights
+from dpsjax.policy import (
+    Policy,
+    PolicyConfig,
+    abstract_policy,
+    load_checkpoint,
+    load_weights,
+    stored_config,
+)
 from dpsjax.policy.sharding import MESH_AXES, shardings
-from dpsjax.run.config import MeshConfig, ModelConfig, TrainConfig
+from dpsjax.run.config import MeshConfig, TrainConfig
 from dpsjax.run.language import for_language_model, is_checkpoint_folder
 from dpsjax.selectors import Outlook, inspect
 from dpsjax.tasks.base import Task
@@ -68,18 +75,13 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
         FileNotFoundError: there are no weights at ``config.model.init``.
     """
     return_freed_memory()
-    weights = weights_path(config)
     key, mesh = jax.random.key(config.seed), make_mesh(config.mesh)
     task = build_task(config)
+    policy = policy_of(config, task)
+    # Outside the mesh: what a selector is made of are constants of its programs, of no devices.
+    spec = spec_of(config, task, policy)
     with jax.set_mesh(mesh):
-        policy, base = _load_policy(
-            config.model,
-            weights,
-            task.tokenizer.vocab_size,
-            mesh,
-            jax.random.fold_in(key, _WEIGHTS),
-        )
-        spec = spec_of(config, task, policy)
+        base = _parameters(config, policy, mesh, jax.random.fold_in(key, _WEIGHTS))
         stages = build.build(spec, mesh)
         params = base
         if spec.adapters is not None:
@@ -193,30 +195,41 @@ def weights_path(config: TrainConfig) -> Path | None:
     return path
 
 
-def _load_policy(
-    config: ModelConfig, weights: Path | None, vocab_size: int, mesh: Mesh, key: Key
-) -> tuple[PolicyConfig, PyTree]:
-    """Architecture and placed parameters."""
-    compute = config.compute()
+def policy_of(config: TrainConfig, task: Task) -> PolicyConfig:
+    """The architecture of the settings' policy; no weights are read.
+
+    Args:
+        config: the settings.
+        task: of :func:`build_task`.
+
+    Raises:
+        ValueError: a size is out of range, or the weights are for another vocabulary.
+        FileNotFoundError: there are no weights at ``config.model.init``.
+    """
+    weights, vocabulary = weights_path(config), task.tokenizer.vocab_size
     if weights is None:
-        policy = config.policy(vocab_size)
-        shapes = abstract_policy(policy, compute)[1]
-
-        def init(key: Key) -> PyTree:
-            return nnx.split(Policy(policy, compute, rngs=nnx.Rngs(params=key)))[1]
-
-        places = shardings(shapes, mesh)
-        made = jax.jit(init, out_shardings=places, compiler_options=compiler_options(mesh))(key)
-        return policy, made
-    folder = weights.is_dir()
-    policy, params = (load_checkpoint if folder else load_weights)(weights, mesh=mesh)
+        return config.model.policy(vocabulary)
+    policy = stored_config(weights)
     # The embedding of a checkpoint is often larger than its vocabulary, for even shards.
-    if policy.vocab_size < vocab_size or (policy.vocab_size != vocab_size and not folder):
+    if policy.vocab_size < vocabulary or (policy.vocab_size != vocabulary and weights.is_file()):
         raise ValueError(
-            f"init={config.init!r} has a vocabulary of {policy.vocab_size} tokens, and the "
-            f"task's tokenizer has {vocab_size}: use weights made for this task"
+            f"init={config.model.init!r} has a vocabulary of {policy.vocab_size} tokens, and the "
+            f"task's tokenizer has {vocabulary}: use weights made for this task"
         )
-    return policy, params
+    return policy
+
+
+def _parameters(config: TrainConfig, policy: PolicyConfig, mesh: Mesh, key: Key) -> PyTree:
+    """The first parameters, placed on the mesh."""
+    weights, compute = weights_path(config), config.model.compute()
+    if weights is not None:
+        return (load_checkpoint if weights.is_dir() else load_weights)(weights, mesh=mesh)[1]
+
+    def init(key: Key) -> PyTree:
+        return nnx.split(Policy(policy, compute, rngs=nnx.Rngs(params=key)))[1]
+
+    places = shardings(abstract_policy(policy, compute)[1], mesh)
+    return jax.jit(init, out_shardings=places, compiler_options=compiler_options(mesh))(key)
 
 
 def _adapters(adapters: Adapters, policy: PolicyConfig, mesh: Mesh, key: Key) -> PyTree:

@@ -22,7 +22,6 @@ from dpsjax.grpo import (
     make_optimizer,
     make_update,
     optimizer_shardings,
-    prompt_axis_shardings,
     replicated,
 )
 from dpsjax.policy import Policy, PolicyConfig, shardings, token_log_probs
@@ -178,20 +177,6 @@ def test_norms_and_biases_of_the_real_policy_do_not_decay(policy):
     assert kept and all("norm" in name or "bias" in name for name in kept)
     assert not any("norm" in name or "bias" in name for name in set(flags) - kept)
     assert any("embed" in name for name in set(flags) - kept)
-
-
-def test_the_prompt_axis_of_a_belief_is_spread_over_every_device():
-    mesh = make_mesh(2, 2, 2)
-    state = {"mu": jnp.zeros((3, 64)), "alpha": jnp.zeros((3, 3, 64)), "step": jnp.zeros(())}
-    got = prompt_axis_shardings(state, mesh, 64)
-    every = ("data", "fsdp", "tensor")
-    assert got["mu"].spec == PartitionSpec(None, every)
-    assert got["alpha"].spec == PartitionSpec(None, None, every)
-    assert got["step"].spec == PartitionSpec()
-    placed = jax.device_put(state, got)
-    assert placed["mu"].addressable_shards[0].data.shape == (3, 8)
-    odd = prompt_axis_shardings({"mu": jnp.zeros((3, 63))}, mesh, 63)
-    assert odd["mu"].spec == PartitionSpec()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,11 +88,6 @@ ROWS = {
     ),
     "batch_sharding": Row(grpo.batch_sharding, {"mesh": MESH}),
     "replicated": Row(grpo.replicated, {"mesh": MESH}),
-    "prompt_axis_shardings": Row(
-        grpo.prompt_axis_shardings,
-        {"tree": {"lane": np.ones(4)}, "mesh": MESH, "num_prompts": 4},
-        free=frozenset({"tree"}),
-    ),
     "optimizer_shardings": Row(
         grpo.optimizer_shardings,
         {"optimizer": OPTIMIZER, "params": WEIGHTS, "param_shardings": PLACES, "mesh": MESH},

@@ -185,6 +185,7 @@ FILES = {
         "shard_bytes": 10_000,
     },
     "load_checkpoint": {"folder": "checkpoint", "mesh": MESH},
+    "stored_config": {"path": "checkpoint"},
 }
 
 

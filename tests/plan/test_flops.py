@@ -5,10 +5,15 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from dpsjax import selectors
+from dpsjax.grpo import GRPOConfig
+from dpsjax.loop.build import Spec
+from dpsjax.loop.collect import Collector
+from dpsjax.loop.watched import watched
 from dpsjax.plan.flops import matmul_flops
-from dpsjax.plan.programs import program_flops
-from dpsjax.plan.setting import Job, Layout
-from dpsjax.policy import Compute, Policy, PolicyConfig, abstract_policy
+from dpsjax.plan.job import Axes, Job
+from dpsjax.plan.programs import trace
+from dpsjax.policy import Compute, Policy, PolicyConfig, Sampling, abstract_policy
 
 TINY = PolicyConfig(
     vocab_size=512, width=128, mlp_width=256, layers=3, heads=4, kv_heads=2, head_dim=32
@@ -56,9 +61,17 @@ def test_a_loop_runs_as_often_as_told():
 
 @pytest.mark.parametrize(("remat", "passes"), [("none", 3), ("full", 4)])
 def test_the_update_has_the_operations_of_the_formula(remat, passes):
-    job = Job(TINY, prompts=4, group=2, prompt_len=32, response_len=64, mini_batch=4, pool=64)
-    layout = Layout(1, 4, 1, micro_batch=8, remat=remat, query_chunk=0)
-    found = program_flops(job, layout)["update"] * layout.devices
+    spec = Spec(
+        selector=watched(selectors.dps()),
+        policy=TINY,
+        compute=Compute(scan_layers=True, remat=remat),
+        sampling=Sampling(max_tokens=64, stop_ids=(0,)),
+        grpo=GRPOConfig(rollouts_per_prompt=2),
+        collector=Collector(4),
+        pool=64,
+        prompt_tokens=32,
+    )
+    found = trace(Job(spec, Axes(1, 4, 1)))[0]["update"].flops * 4
     sequences, d, h = 8, TINY.width, TINY.heads * TINY.head_dim
     kv = TINY.kv_heads * TINY.head_dim
     layer = 2 * (2 * d * h + 2 * d * kv + 3 * d * TINY.mlp_width)

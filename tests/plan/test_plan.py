@@ -1,61 +1,60 @@
 """Plans: what is exact, what is advised, what is written; and once with the real TPU compiler."""
 
-import dataclasses
 import importlib.util
 import json
+import threading
+import time
 
 import jax
 import pytest
-from jax.sharding import AbstractMesh
 
 from dpsjax import cli
-from dpsjax.plan import compiler
+from dpsjax.plan import compiler, planner
 from dpsjax.plan.chips import parse_slice
-from dpsjax.plan.choose import choose_layout
+from dpsjax.plan.choose import choose
+from dpsjax.plan.command import JobOptions, paper_spec
 from dpsjax.plan.cost import Comparison, Efficiency, program_seconds, saving
 from dpsjax.plan.estimate import cache_bytes, estimate, weight_copy_bytes
 from dpsjax.plan.hlo import Traffic
-from dpsjax.plan.models import find_model
-from dpsjax.plan.planner import estimated_plan
-from dpsjax.plan.programs import device_bytes, programs, resident
+from dpsjax.plan.job import Axes, Job, parse_mesh
+from dpsjax.plan.planner import estimated_plan, make_plan
+from dpsjax.plan.programs import trace
 from dpsjax.plan.report import advice
-from dpsjax.plan.setting import Job, Layout, parse_mesh
 
-SEVEN = Job(find_model("qwen2.5-7b"))
 WORDS = ["plan", "--model", "qwen2.5-0.5b", "--topology"]
+WIDE = Axes(1, 128, 2)
+
+
+def seven(axes=WIDE, micro_batch=128, waves=1, **compute):
+    """The paper's step with a model of seven billion parameters."""
+    return Job(paper_spec("qwen2.5-7b", **compute), axes).with_turns(micro_batch, waves)
 
 
 @pytest.fixture(scope="module")
 def fitting():
     where = parse_slice("v5e-256")
-    return estimated_plan(SEVEN, where, choose_layout(SEVEN, where))
+    return estimated_plan(choose(seven(), where), where)
 
 
-def test_parameters_and_optimizer_are_exact():
-    layout = Layout(1, 128, 2, micro_batch=128)
-    held = resident(SEVEN, layout)
-    ideal = 4 * SEVEN.policy.num_params() / 256
+def test_parameters_optimizer_and_operations_are_those_of_the_shapes():
+    job = seven()
+    traced, held = trace(job)
+    assert list(traced) == ["select", "generate", "offer", "take", "update"]
+    ideal = 4 * job.spec.policy.num_params() / 256
     # a few small parameters are not divided
     assert ideal < held.parameters < 1.01 * ideal
     assert held.optimizer == 2 * held.parameters + 4  # and a counter
+    assert held.reference == 0
+    # two operations a parameter and token, but for the embedding; attention comes on top
+    decoded = 2 * (job.spec.policy.num_params() - 152064 * 3584) * 256 * 8 * 8192 / 256
+    assert decoded < traced["generate"].flops < 1.5 * decoded
 
 
 def test_the_cache_is_exact():
-    layout = Layout(1, 128, 2, micro_batch=128, waves=2)
+    job = seven(waves=2)
     # 28 layers, 2 of 4 heads of 128, keys and values of 2 bytes, 2 prompts with 4 of 8 responses
-    assert cache_bytes(SEVEN, layout) == 28 * 2 * 128 * 2 * 2 * 2 * (4 * 8192 + 1024)
-    assert weight_copy_bytes(SEVEN, layout) == SEVEN.policy.num_params()
-
-
-def test_programs_have_the_shapes_of_the_job():
-    job = dataclasses.replace(SEVEN, prompts=128)
-    layout = Layout(1, 128, 2, micro_batch=128)
-    made = programs(job, layout, layout.abstract_mesh())
-    assert list(made) == ["selection", "generation", "update"]
-    prompt = made["generation"].arguments[2]
-    assert prompt.shape == (128, 1024) and device_bytes(prompt) == 1024 * 4
-    assert made["generation"].loop_steps == 8192
-    assert isinstance(prompt.sharding.mesh, AbstractMesh)
+    assert cache_bytes(job) == 28 * 2 * 128 * 2 * 2 * 2 * (4 * 8192 + 1024)
+    assert weight_copy_bytes(job) == job.spec.policy.num_params()
 
 
 def test_seven_billion_fit_the_stated_slice(fitting):
@@ -65,15 +64,13 @@ def test_seven_billion_fit_the_stated_slice(fitting):
 
 
 def test_more_of_anything_needs_more_memory():
-    few, many = Layout(1, 128, 2, micro_batch=128), Layout(1, 128, 2, micro_batch=512)
-    assert estimate(SEVEN, many)["update"].temporary > estimate(SEVEN, few)["update"].temporary
-    turns = dataclasses.replace(few, waves=4)
-    one, four = (estimate(SEVEN, layout)["generation"] for layout in (few, turns))
+    few, many = seven(), seven(micro_batch=512)
+    assert estimate(many)["update"].temporary > estimate(few)["update"].temporary
+    one, four = (estimate(job)["generate"] for job in (few, seven(waves=4)))
     assert four.temporary < one.temporary and four.traffic.memory > one.traffic.memory
-    kept = dataclasses.replace(few, remat="none")
-    assert estimate(SEVEN, kept)["update"].temporary > estimate(SEVEN, few)["update"].temporary
-    divided = dataclasses.replace(few, decode_weights="sharded")
-    assert estimate(SEVEN, divided)["generation"].temporary < one.temporary
+    assert estimate(seven(remat="none"))["update"].temporary > estimate(few)["update"].temporary
+    divided = seven(decode_weights="sharded")
+    assert estimate(divided)["generate"].temporary < one.temporary
 
 
 @pytest.mark.parametrize(
@@ -82,33 +79,43 @@ def test_more_of_anything_needs_more_memory():
         ({"remat": "none"}, "--remat full"),
         ({"micro_batch": 1024}, "--micro-batch 128"),
         ({"query_chunk": 0, "micro_batch": 512}, "--query-chunk 128"),
-        ({"fsdp": 64, "tensor": 1, "micro_batch": 64}, "--waves 2"),
-        ({"fsdp": 64, "tensor": 1, "micro_batch": 64, "waves": 8}, "tensor=2"),
-        ({"data": 128, "fsdp": 1}, "fsdp=128,tensor=2"),
+        ({"axes": Axes(1, 64, 1), "micro_batch": 64}, "--waves 2"),
+        ({"axes": Axes(1, 64, 1), "micro_batch": 64, "waves": 8}, "tensor=2"),
+        ({"axes": Axes(128, 1, 2)}, "fsdp=128,tensor=2"),
     ],
 )
 def test_advice_names_what_helps(changes, words):
-    layout = dataclasses.replace(Layout(1, 128, 2, micro_batch=128), **changes)
-    where = parse_slice("v5e-256" if layout.devices == 256 else "v5e-64")
-    plan = estimated_plan(SEVEN, where, layout)
+    job = seven(**changes)
+    where = parse_slice("v5e-256" if job.axes.devices == 256 else "v5e-64")
+    plan = estimated_plan(job, where)
     assert not plan.fits
     assert any(words in line for line in advice(plan)), advice(plan)
+    of_train = " ".join(advice(plan, train=True))
+    assert "--model." in of_train or "--grpo." in of_train or "--mesh." in of_train
 
 
 def test_what_cannot_be_divided_is_refused():
-    with pytest.raises(ValueError, match=r"mini_batch=128 is no multiple"):
-        Layout(1, 256, 1, micro_batch=256).check(SEVEN)
-    with pytest.raises(ValueError, match=r"micro_batch=96 .* 64, 128"):
-        Layout(1, 64, 1, micro_batch=96).check(SEVEN)
-    with pytest.raises(ValueError, match=r"waves=3 must divide group=8"):
-        Layout(1, 64, 1, micro_batch=64, waves=3).check(SEVEN)
+    with pytest.raises(ValueError, match=r"micro_batch=96 sequences does not divide"):
+        seven(micro_batch=96)
+    with pytest.raises(ValueError, match=r"model\.waves=3 must divide rollouts_per_prompt=8"):
+        paper_spec("qwen2.5-7b", waves=3)
     with pytest.raises(ValueError, match=r"mini_batch=100 must divide"):
-        dataclasses.replace(SEVEN, mini_batch=100)
+        Job(paper_spec("qwen2.5-7b", JobOptions(mini_batch=100)), WIDE)
+    with pytest.raises(ValueError, match=r"pool of"):
+        paper_spec("qwen2.5-7b", JobOptions(pool=100))
     with pytest.raises(ValueError, match=r"is 512 devices, and the slice has 256"):
         parse_mesh("data=2,fsdp=256", 256)
     with pytest.raises(ValueError, match=r"write axes as"):
         parse_mesh("model=4", 256)
-    assert parse_mesh("data=2,tensor=4", 256) == {"data": 2, "fsdp": 32, "tensor": 4}
+    assert parse_mesh("data=2,tensor=4", 256) == (2, 32, 4)
+
+
+def test_rows_that_only_fill_up_a_batch_are_said(capsys):
+    cli.main([*WORDS, "v5e-256", "--estimate", "--mesh", "fsdp=256", "--mini-batch", "256"])
+    assert "padding" not in capsys.readouterr().out
+    words = ["--prompts", "128", "--mesh", "fsdp=256", "--micro-batch", "256"]
+    cli.main([*WORDS, "v5e-256", "--estimate", *words])
+    assert "128 of 256 rows of a batch are empty" in capsys.readouterr().out
 
 
 def test_seconds_are_those_of_the_slowest_resource():
@@ -124,7 +131,7 @@ def test_seconds_are_those_of_the_slowest_resource():
 
 
 def test_ds_generates_more_and_dps_steps_more_often():
-    seconds = {"selection": 1.0, "generation": 10.0, "update": 7.0}
+    seconds = {"select": 1.0, "generate": 10.0, "update": 7.0}
     gain = saving(seconds, Comparison(ds_factor=3.0, dps_effective=0.5))
     assert gain == (36.0, 37.0, 37.0 / 36.0)
     with pytest.raises(ValueError, match=r"ds_factor=0\.5"):
@@ -141,7 +148,7 @@ def test_the_command_estimates_and_writes(tmp_path, capsys):
     assert written["num_params"] == 494_032_768
     for name in ("parameter", "optimizer", "kv_cache", "activation", "peak", "usable"):
         assert written[f"{name}_bytes"] > 0
-    assert set(written["programs"]) == {"selection", "generation", "update"}
+    assert list(written["programs"]) == ["select", "generate", "offer", "take", "update"]
     for row in written["programs"].values():
         assert row["source"] == "estimated"
         assert row["seconds"]["overlapped"] <= row["seconds"]["in_sequence"]
@@ -190,6 +197,7 @@ def test_the_tpu_compiler_agrees_with_the_shapes(capsys, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(values))
     job = "--prompts 8 --group 4 --prompt-len 128 --response-len 256 --mini-batch 8 --pool 4096"
     words = ["plan", "--model", str(tmp_path), "--topology", "v5e:2x2", *job.split()]
+    words += ["--minutes", "30"]
     file = tmp_path / "plan.json"
     # x64 is on in the tests, and the TPU has none of it
     with jax.enable_x64(False):
@@ -197,7 +205,7 @@ def test_the_tpu_compiler_agrees_with_the_shapes(capsys, tmp_path):
     plan = json.loads(file.read_text())
     if plan["programs"]["update"]["source"] == "estimated":
         pytest.skip(f"the TPU compiler is busy: {capsys.readouterr().out}")
-    update, generation = plan["programs"]["update"], plan["programs"]["generation"]
+    update, generation = plan["programs"]["update"], plan["programs"]["generate"]
     assert update["source"] == generation["source"] == "compiled"
     held = plan["parameter_bytes"] + plan["optimizer_bytes"]
     assert held < update["peak_bytes"] < 1e9
@@ -208,6 +216,49 @@ def test_the_tpu_compiler_agrees_with_the_shapes(capsys, tmp_path):
     assert generation["temporary_bytes"] > cache
     # decoding reads the cache in each of 256 steps (this small one may stay inside the chip)
     assert generation["flops"] > 256 * 2 * plan["num_params"] * 8 * 4 / 4 * 0.5
+
+
+@pytest.fixture
+def stuck(monkeypatch):
+    """A compiler that does not come to an end, and a way out of the interpreter."""
+    ended, left = threading.Event(), []
+
+    class Lowered:
+        def compile(self):
+            ended.wait(60)
+
+    class Traced:
+        def lower(self, lowering_platforms):
+            return Lowered()
+
+    def traced(job, mesh):
+        programs, stays = trace(job)
+        return {n: p._replace(traced=Traced()) for n, p in programs.items()}, stays
+
+    monkeypatch.setattr(planner, "trace", traced)
+    monkeypatch.setattr(compiler, "topology_mesh", lambda where, axes: None)
+    monkeypatch.setattr(compiler, "_unfinished", [])
+    monkeypatch.setattr(cli.os, "_exit", left.append)
+    yield left
+    ended.set()
+
+
+def test_nobody_waits_for_a_compiler_for_ever(stuck, capsys):
+    start = time.monotonic()
+    assert cli.main([*WORDS, "v5e:4x4", "--minutes", "0.02"]) == 0 and stuck == [0]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert time.monotonic() - start < 60
+    assert "at most 0.02 minutes (--minutes); --estimate answers at once" in shown
+    assert "update: not compiled within 0.02 minutes, estimated instead" in shown
+    assert compiler.is_abandoned()
+
+
+def test_what_cannot_fit_at_all_is_not_compiled(stuck):
+    job = Job(paper_spec("qwen2.5-0.5b", JobOptions(prompts=64, mini_batch=64)), Axes(1, 8, 1))
+    assert job.micro_batch == 512
+    plan = make_plan(job, parse_slice("v5e:2x4"), minutes=0.001)
+    assert "update: not compiled, for by the estimate it is far from fitting" in plan.notes
+    assert not plan.fits
 
 
 def test_the_compilers_refusal_is_read():
