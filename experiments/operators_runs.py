@@ -25,7 +25,7 @@ from dpsjax.lab.looks import PolicyRun
 from dpsjax.lab.policies import policy_student
 from dpsjax.lab.statistics import against, interval
 from dpsjax.lab.stepwise import share, stepwise
-from dpsjax.tasks.operators import base_path, operator_chains
+from dpsjax.tasks.operators import LEARNING_RATE, base_path, operator_chains
 
 BASELINE, CEILING = "uniform-epochs", "dynamic-sampling"
 
@@ -38,7 +38,7 @@ class Place:
     problems: int = 2000
     batch: int = 32
     steps: int = 200
-    learning_rate: float = 1e-3
+    learning_rate: float = LEARNING_RATE
     tables: int = 0
     data_seed: int = 0
     base: str = ""

@@ -59,7 +59,7 @@ class CompareArguments:
     policy: Annotated[str | None, tyro.conf.arg(metavar="base|PATH")] = None
     """Train a real policy instead of a student, on operator chains (docs/operators.md): the
     shipped base, or other weights for them. Accuracies are exact, of held-out problems."""
-    learning_rate: float = 5e-4
+    learning_rate: float = operators.LEARNING_RATE
     """Of GRPO on a policy."""
     trace: Path | None = None
     """A recorded full-pool trace (JSONL or Parquet) to replay instead of a student."""

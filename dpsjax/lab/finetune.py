@@ -38,13 +38,14 @@ from dpsjax.loop.stages import GENERATE, SELECT, log_prob_function, step_key
 from dpsjax.loop.state import TrainState, initial_state
 from dpsjax.policy import generate
 from dpsjax.selectors import Batch, Selector
+from dpsjax.tasks.operators import LEARNING_RATE
 from dpsjax.types import Array, Int, Key, PyTree
 
 _STEPS = 1  # what the key of a seed is folded with for the steps, as in a run of dpsjax train
 
 
 def _default_grpo() -> GRPOConfig:
-    return GRPOConfig(learning_rate=5e-4)
+    return GRPOConfig(learning_rate=LEARNING_RATE)
 
 
 @dataclasses.dataclass(frozen=True)

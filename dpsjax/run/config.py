@@ -25,6 +25,7 @@ from dpsjax.run.sections import (
     task_name,
 )
 from dpsjax.run.selector_settings import SelectorSettings, settings
+from dpsjax.tasks.operators import LEARNING_RATE as OPERATORS_RATE
 
 RESPONSE_TOKENS = 1024  # of a language model; the published runs on Countdown
 
@@ -140,7 +141,7 @@ def _of_task(task: str) -> TrainConfig:
             steps=200,
             task=OperatorsConfig(),
             rollout=RolloutConfig(prompts=32),
-            grpo=GRPOConfig(learning_rate=5e-4),
+            grpo=GRPOConfig(learning_rate=OPERATORS_RATE),
         )
     if task == "countdown":
         return TrainConfig()

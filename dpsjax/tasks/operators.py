@@ -29,6 +29,8 @@ LENGTHS = (2, 3, 4, 5)
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 # How often the warm start of the shipped base applies the right table, by operator.
 RIGHT = (1.0,) * 17 + (0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.08, 0.06, 0.04)
+# Of GRPO on the shipped base, 200 steps of 32 x 8: the one that serves a uniform draw best.
+LEARNING_RATE = 1e-3
 
 # Of sixteen shares of all problems; there are only values x operators of the shortest chains.
 _TEST_SHARES, _TRAIN_SHARES = 4, 8
