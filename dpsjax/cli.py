@@ -4,6 +4,7 @@ Every command is a dataclass of settings; tyro makes the options and their help 
 """
 
 import dataclasses
+import errno
 import json
 import os
 import shlex
@@ -206,7 +207,11 @@ def _start_and_finish(
             restart=parsed.restart,
             recorded=_read_record(parsed.from_)["inputs"] if parsed.from_ else None,
         )
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _cannot_write(error, folder)
+        return _complain(str(error))
+    except ValueError as error:
         return _complain(str(error))
     if started.finished:
         started.close()
@@ -215,8 +220,7 @@ def _start_and_finish(
     try:
         summary = runs.finish(started, console)
     except OSError as error:  # a full disk
-        fix = f"nothing saved is lost: once that is mended, the same command continues {folder}"
-        return _complain(f"{error}; {fix}", FAILED)
+        return _cannot_write(error, folder)
     except (NonFiniteError, DisagreementError, ValueError) as error:
         return _complain(str(error), FAILED)
     if summary is None:
@@ -230,6 +234,11 @@ def _start_and_finish(
         f"{summary['rollouts']:,} rollouts in {summary['seconds']:.0f} s; results in {folder}"
     )
     return 0
+
+
+def _cannot_write(error: OSError, folder: str) -> int:
+    fix = f"nothing saved is lost: once that is mended, the same command continues {folder}"
+    return _complain(f"{error}; {fix}", FAILED)
 
 
 def _of_language_model(config: TrainConfig) -> str:

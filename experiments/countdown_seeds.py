@@ -64,7 +64,9 @@ CLAIMS = (
 COMPARED = ("accuracy_after", "greedy_after", "effective_ratio")
 SMOKE = (
     "--steps 2 --prompts 4 --task.problems 8 --task.held-out 8 --evaluation.problems 8 "
-    "--grpo.rollouts-per-prompt 2"
+    "--grpo.rollouts-per-prompt 2 --init random --model.width 32 --model.mlp-width 64 "
+    "--model.layers 1 --model.heads 4 --model.head-dim 8 --task.sizes 2 --task.weights 1 "
+    "--task.response-tokens 8 --mesh.data 1"
 )
 
 

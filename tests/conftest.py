@@ -1,23 +1,48 @@
-"""Strict settings for every test: eight CPU devices, x64, no silent promotion of any kind."""
+"""Strict settings for every test: eight CPU devices, x64, no silent promotion of any kind.
+
+Tests compile far more than they compute, so XLA leaves out most of its optimizations and uses its
+older, quicker emitter: a third of the time. What is computed is the same by the language's rules,
+and every tolerance holds in both. ``JAX_DISABLE_MOST_OPTIMIZATIONS=false`` tests the programs that
+users run; CI does so for a part of the tests. Programs are kept for the processes of one session,
+in a folder that goes with it, unless ``JAX_COMPILATION_CACHE_DIR`` names another.
+"""
 
 import gc
 import itertools
 import os
 import resource
+import shutil
 import sys
+import tempfile
+from importlib import metadata
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+_flags = "--xla_force_host_platform_device_count=8"
+if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true") == "true" and (
+    tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 12)  # later XLA has one alone
+):
+    _flags += " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flags}"
 
-import jax
-import pytest
+_kept = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers inherit it from the first process
+    _kept = tempfile.mkdtemp(prefix="dpsjax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _kept
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_unconfigure():
+    """The process that made the folder of programs takes it away."""
+    if _kept is not None:
+        shutil.rmtree(_kept, ignore_errors=True)
 
 
 @pytest.fixture

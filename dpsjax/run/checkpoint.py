@@ -6,6 +6,7 @@ files flushed before it gets its own, so a step is there whole or not at all.
 """
 
 import contextlib
+import gc
 import logging
 import re
 import shutil
@@ -30,26 +31,42 @@ _NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # of Orbax: the end of the name while it writes
 
 
+class _Withheld(logging.Filter):
+    """Keeps what is logged back, and whether there were errors."""
+
+    errors = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.errors |= record.levelno >= logging.ERROR
+        return record.levelno >= logging.CRITICAL
+
+
 @contextlib.contextmanager
 def one_report():
     """Leave a failed checkpoint to the sentence that :class:`Saver` makes of it.
 
     Orbax logs three tracebacks of it, and what TensorStore was still writing tells an event loop
-    that is closed by then, which Python prints.
+    that is closed by then, which Python prints. Writes that failed beside it are reported by
+    asyncio when their futures are collected, whenever that is; a traceback formatted while Python
+    3.11 parses something breaks that (SystemError). So they are collected here, unheard.
     """
-    logger, hook = logging.getLogger("absl"), sys.unraisablehook
-    level = logger.level
+    loggers, hook = [logging.getLogger(name) for name in ("absl", "asyncio")], sys.unraisablehook
+    withheld = _Withheld()
 
     def without_late_news(unraisable) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)
 
-    logger.setLevel(logging.CRITICAL)
+    for logger in loggers:
+        logger.addFilter(withheld)
     sys.unraisablehook = without_late_news
     try:
         yield
     finally:
-        logger.setLevel(level)
+        if withheld.errors:
+            gc.collect()
+        for logger in loggers:
+            logger.removeFilter(withheld)
         sys.unraisablehook = hook
 
 

@@ -1,5 +1,6 @@
 """What makes a run another than the next: its data, weights, settings, and switches of JAX."""
 
+import enum
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -97,7 +98,8 @@ def switches() -> dict[str, Any]:
         if flag.startswith("--xla_") and not flag.startswith(_HARMLESS)
     ]
     values = {name: getattr(jax.config, name) for name in _SWITCHES}
-    return {**values, "xla_flags": sorted(flags)}
+    plain = {n: v.value if isinstance(v, enum.Enum) else v for n, v in values.items()}
+    return {**plain, "xla_flags": sorted(flags)}
 
 
 def require_inputs(run: Run, recorded: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What a run leaves behind: its settings, a line a step, a summary, weights, state and plots."""
 
+import contextlib
 import json
 import os
 import platform
@@ -154,10 +155,18 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     Args:
         path: the file.
         values: JSON-serialisable.
+
+    Raises:
+        OSError: it cannot be written; what was there is as it was.
     """
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first failure is the one to tell
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def digests(run: Run, state: TrainState) -> dict[str, str]:

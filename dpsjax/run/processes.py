@@ -170,12 +170,14 @@ def from_first(function: Callable[[], Any]) -> Any:
         except ValueError as error:
             answer = {"ValueError": str(error)}
         except OSError as error:
-            answer = {"OSError": str(error)}
+            answer = {"OSError": str(error), "errno": error.errno}
     answer = json.loads(gather_text(json.dumps(answer))[0])
     if "ValueError" in answer:
         raise ValueError(answer["ValueError"])
     if "OSError" in answer:
-        raise OSError(answer["OSError"])
+        failure = OSError(answer["OSError"])
+        failure.errno = answer["errno"]  # given to OSError, it would stand in the text twice
+        raise failure
     return answer["value"]
 
 

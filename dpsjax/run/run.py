@@ -116,13 +116,13 @@ def _open(run: Run, command: str, position: Position) -> bool:
     folder = run.config.folder()
     if position.step >= run.config.steps and (folder / outputs.SUMMARY).exists():
         return True
-    (folder / outputs.SUMMARY).unlink(missing_ok=True)
     manifest = outputs.manifest(run, command) | {
         "inputs": {name: identity(run)[name] for name in INPUTS},
         "jax": switches(),
         "continued_after_step": position.step,
     }
     outputs.write_json(folder / outputs.CONFIG, manifest)
+    (folder / outputs.SUMMARY).unlink(missing_ok=True)  # last: a full disk leaves all as it was
     return False
 
 

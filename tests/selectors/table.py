@@ -79,9 +79,6 @@ SELECTORS = RECIPES | CHAINS | OWN
 # They learn of each group by itself, so that two groups of four are not one of eight.
 BY_GROUP = {"sec"}
 
-# Rows whose every contract is marked slow: seven states take half a minute to compile.
-COSTLY = {"dps, 7 states"}
-
 # The costly contracts (those that compile the whole round once more) run by default for these,
 # which between them use every kind of part; else they are marked slow.
 REPRESENTATIVE = {
@@ -99,3 +96,7 @@ REPRESENTATIVE = {
     "all at once",
     *OWN,
 } & set(SELECTORS)
+
+# Rows whose every contract is marked slow: recipes and chains with other settings, of parts that
+# the rows left have between them. (Seven states alone take half a minute to compile.)
+SLOW = set(CHAINS) - REPRESENTATIVE - {"logit", "average", "freeze", "thompson of a chain"}

@@ -12,13 +12,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import dpsjax
 from dpsjax.selectors import ChainState
 from dpsjax.selectors.pool import SHARED, prompt_axes
-from tests.selectors.table import BY_GROUP, COSTLY, REPRESENTATIVE, SELECTORS, data
+from tests.selectors.table import BY_GROUP, REPRESENTATIVE, SELECTORS, SLOW, data
 
 N, B, G, STEPS = 64, 8, 4, 5
 
 every_selector = pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in SELECTORS],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SELECTORS],
 )
 every_selector_but_most_slowly = pytest.mark.parametrize(
     "name",
@@ -159,7 +159,7 @@ def mesh():
     return Mesh(np.array(jax.devices()[:8]), ("prompt",))
 
 
-@every_selector
+@every_selector_but_most_slowly
 def test_shard_map_on_eight_devices(name):
     selector = build(name)[0]
     specs = prompt_specs(selector)
@@ -239,6 +239,12 @@ def ints(*columns):
     return tuple(jnp.array(column, jnp.int32) for column in columns)
 
 
+def rows(index, passes, trials):
+    """Filled up to five with padding, so that one program serves many tests."""
+    more = [0] * (5 - len(index))
+    return ints([*index, *(-1 for _ in more)], [*passes, *more], [*trials, *more])
+
+
 def close(left, right, rtol=1e-12):
     chex.assert_trees_all_close(left, right, rtol=rtol, atol=1e-14)
 
@@ -259,11 +265,11 @@ def test_padding_changes_nothing(name):
 def test_repeated_ids_merge_their_counts(name):
     selector, _, observe = build(name)
     state = start(selector)
-    feedback, twice = observe(state, *ints([7, 3, 7], [2, 2, 2], [4, 4, 4]))
+    feedback, twice = observe(state, *rows([7, 3, 7], [2, 2, 2], [4, 4, 4]))
     if name in BY_GROUP:  # the order of rows is all that does not matter
-        _, once = observe(state, *ints([7, 7, 3], [2, 2, 2], [4, 4, 4]))
+        _, once = observe(state, *rows([7, 7, 3], [2, 2, 2], [4, 4, 4]))
     else:
-        _, once = observe(state, *ints([7, 3, -1], [4, 2, 0], [8, 4, 0]))
+        _, once = observe(state, *rows([7, 3], [4, 2], [8, 4]))
     close(once, twice)
     assert feedback.accept[0] == feedback.accept[2] and feedback.weight[0] == feedback.weight[2]
 
@@ -274,12 +280,12 @@ def test_two_calls_in_a_step_are_one(name):
     selector, _, observe = build(name)
     state = start(selector)
     for seen in (
-        ints([7, 3, 11, 40, 2], [8, 2, 0, 3, 1], [8, 4, 4, 8, 2]),
-        ints([3, 40, 5, 7, 9], [4, 0, 3, 8, 0], [4, 8, 4, 8, 8]),
+        ([7, 3, 11, 40, 2], [8, 2, 0, 3, 1], [8, 4, 4, 8, 2]),
+        ([3, 40, 5, 7, 9], [4, 0, 3, 8, 0], [4, 8, 4, 8, 8]),
     ):
-        _, once = observe(state, *seen)
-        _, parts = observe(state, *(column[:2] for column in seen), advance=False)
-        _, parts = observe(parts, *(column[2:] for column in seen), advance=True)
+        _, once = observe(state, *rows(*seen))
+        _, parts = observe(state, *rows(*(column[:2] for column in seen)), advance=False)
+        _, parts = observe(parts, *rows(*(column[2:] for column in seen)))
         close(once, parts, 1e-10)
         state = once
 
@@ -292,7 +298,7 @@ def test_an_empty_observation_is_a_step(name):
     feedback, empty = observe(state, *nothing)
     assert feedback.accept.shape == (0,)
     close(empty, dpsjax.advance(selector, state))
-    _, padded = observe(state, *ints([-1, 4], [0, 0], [3, 0]))
+    _, padded = observe(state, *rows([-1, 4], [0, 0], [3, 0]))
     close(padded, empty)
 
 
@@ -301,6 +307,7 @@ def test_weighted_sums_ignore_padding(name):
     """A gradient summed with the batch's weights is the same whatever fills the padding."""
     selector, select, observe = build(name)
     batch, state = select(jax.random.key(1), start(selector, 3))
+    batch = jax.tree.map(lambda column: column[:5], batch)  # three prompts and padding
     passes, trials = rollout(jax.random.key(2), batch.index, 3)
     feedback, _ = observe(state, batch.index, passes, trials)
     weight = batch.weight * feedback.weight
