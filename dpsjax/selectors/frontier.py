@@ -30,11 +30,12 @@ class Difficulty(NamedTuple):
     precision: Float[Array, "F F"]  # of the belief about them
     slope: Float[Array, "F"]  # of this step's log-likelihood, at the weights
     curve: Float[Array, "F F"]  # and minus its second derivative
-    counts: beta.Belief  # what each prompt's own rollouts said, with forgetting
+    counts: Float[Array, "2 N"]  # passes and failures of each prompt, faded
+    fade: Float[Array, ""]  # what this step will leave of them
 
 
 def track_difficulty(
-    strength=8.0, decay=0.97, memory=0.9, ridge=1.0, source: str = "features"
+    strength=8.0, decay=0.15, memory=0.9, ridge=1.0, source: str = "features"
 ) -> Selector:
     """Learn the logit of the pass rate as linear in features, and each prompt's departure from it.
 
@@ -42,12 +43,14 @@ def track_difficulty(
     towards the mode of its product with their likelihood (an extended Kalman filter). A group
     counts as the ``n (k + 1)/(k + n)`` independent rollouts that it is worth where rates vary
     around the model as a Beta with k pseudo-counts does. The belief about a prompt is Beta(k m +
-    passes + 1/20, k (1 - m) + failures + 1/20), m the model's rate, its counts faded by ``decay`` a
-    step.
+    passes + 1/20, k (1 - m) + failures + 1/20), m the model's rate.
+
+    A prompt's own counts fade with what the policy has learned from others since: by ``decay`` in
+    the time in which as many groups are seen as there are prompts.
 
     Args:
         strength: k, pseudo-counts that the model is worth; may be traced.
-        decay: of a prompt's own counts, each step; may be traced.
+        decay: what a pass over the pool leaves of a prompt's own counts; may be traced.
         memory: of the precision of the weights, each step; may be traced.
         ridge: precision of the weights before any rollout; may be traced.
         source: column of the data with the features, float[N, F], best of mean 0
@@ -61,8 +64,7 @@ def track_difficulty(
         ValueError: one is out of its range.
     """
     checks.require_positive(strength=strength, ridge=ridge)
-    checks.require_scalar(0.0, 1.0, memory=memory)
-    params = beta.params(decay, (1.0, 1.0), forget_unseen=True)
+    checks.require_scalar(0.0, 1.0, decay=decay, memory=memory)
 
     def init(num_prompts: int, data=None) -> Difficulty:
         dtype = jnp.result_type(float)
@@ -72,8 +74,8 @@ def track_difficulty(
         size = known.shape[1]
         none, square = jnp.zeros(size, dtype), jnp.zeros((size, size), dtype)
         precision = jnp.asarray(ridge, dtype) * jnp.eye(size, dtype=dtype)
-        own = beta.init(params, num_prompts)
-        return Difficulty(known, none, precision, none, square, own)
+        counts, one = jnp.zeros((2, num_prompts), dtype), jnp.ones((), dtype)
+        return Difficulty(known, none, precision, none, square, counts, one)
 
     def observe(evidence: Evidence, state: Difficulty):
         index = clear_of(evidence.index, evidence.trials)
@@ -85,10 +87,16 @@ def track_difficulty(
         rate = jax.nn.sigmoid(known @ state.weights)
         slope = known.T @ (worth * (evidence.passes.astype(dtype) / trials - rate))
         curve = (known * (worth * rate * (1 - rate))[:, None]).T @ known
-        slope, curve = over_shards((slope, curve), evidence.axis_name)
-        own = beta.observe(params, state.counts, index, evidence.passes, evidence.trials)
+        size = jnp.asarray(state.counts.shape[1], dtype)
+        sums = slope, curve, here.sum(dtype=dtype), size
+        slope, curve, groups, size = over_shards(sums, evidence.axis_name)
+        seen = jnp.stack([evidence.passes, evidence.trials - evidence.passes]).astype(dtype)
+        target = rows.scatter_index(index, state.counts.shape[1])
         return evidence, state._replace(
-            slope=state.slope + slope, curve=state.curve + curve, counts=own
+            slope=state.slope + slope,
+            curve=state.curve + curve,
+            counts=state.counts.at[:, target].add(seen, mode="drop"),
+            fade=state.fade * jnp.asarray(decay, dtype) ** (groups / size),
         )
 
     def advance(state: Difficulty) -> Difficulty:
@@ -101,18 +109,15 @@ def track_difficulty(
             kept * precision + (1 - kept) * prior,
             jnp.zeros_like(state.slope),
             jnp.zeros_like(state.curve),
-            beta.advance(state.counts),
+            state.fade * state.counts,
+            jnp.ones_like(state.fade),
         )
 
     def publish(state: Difficulty):
         rate = jax.nn.sigmoid(state.features @ state.weights)
         kappa, floor = jnp.asarray(strength, rate.dtype), jnp.asarray(0.05, rate.dtype)
-        passes, fails = beta.counts(params, state.counts)
-        return (
-            beta.BetaView(
-                kappa * rate + passes - 1 + floor, kappa * (1 - rate) + fails - 1 + floor
-            ),
-        )
+        passes, fails = state.counts
+        return (beta.BetaView(kappa * rate + passes + floor, kappa * (1 - rate) + fails + floor),)
 
     return Selector(init, observe=observe, advance=advance, publish=publish)
 
@@ -146,7 +151,7 @@ def space_out(share=0.65) -> Selector:
 
 
 def frontier(
-    group: int = 8, power=4.0, spacing=0.65, strength=8.0, decay=0.97, memory=0.9
+    group: int = 8, power=4.0, spacing=0.65, strength=8.0, decay=0.15, memory=0.9
 ) -> Selector:
     """Draw in proportion to a power of the chance to be mixed, as prompts that look alike suggest.
 

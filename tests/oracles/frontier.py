@@ -23,10 +23,11 @@ class DifficultyLoop:
             rate = self.rate(row)
             slope += worth * (passes / trials - rate) * self.x[row]
             curve += worth * rate * (1 - rate) * np.outer(self.x[row], self.x[row])
-        for row in range(len(self.x)):
-            passes, trials = seen.get(row, (0, 0))
-            self.passes[row] = self.decay * self.passes[row] + passes
-            self.fails[row] = self.decay * self.fails[row] + trials - passes
+        for row, (passes, trials) in seen.items():
+            self.passes[row] += passes
+            self.fails[row] += trials - passes
+        left = self.decay ** (len(seen) / len(self.x))  # of a whole pass: decay
+        self.passes, self.fails = left * self.passes, left * self.fails
         self.w = self.w + np.linalg.inv(self.precision + curve) @ slope
         self.precision = self.memory * (self.precision + curve) + (1 - self.memory) * self.prior
 
