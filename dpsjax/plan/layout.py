@@ -14,7 +14,7 @@ from dpsjax.plan.choose import choose
 from dpsjax.plan.job import Axes, Job
 from dpsjax.run.config import TrainConfig
 from dpsjax.run.sections import MeshConfig
-from dpsjax.run.setup import build_task, policy_of, spec_of
+from dpsjax.run.setup import build_task, mesh_axes, policy_of, spec_of
 
 __all__ = ["auto_layout", "chosen", "slice_at_hand", "spec_and_axes"]
 
@@ -42,15 +42,7 @@ def spec_and_axes(config: TrainConfig, devices: int) -> tuple[Spec, Axes]:
         ValueError: settings that do not fit each other or the devices.
         OSError: a file that a setting names cannot be read.
     """
-    mesh = config.mesh
-    data = mesh.data or max(devices // (mesh.fsdp * mesh.tensor), 1)
-    axes = Axes(data, mesh.fsdp, mesh.tensor)
-    if axes.devices > devices:
-        raise ValueError(
-            f"mesh.data={data} x mesh.fsdp={mesh.fsdp} x mesh.tensor={mesh.tensor} needs "
-            f"{axes.devices} devices, and there are {devices}"
-        )
-    return _spec(config), axes
+    return _spec(config), Axes(*mesh_axes(config.mesh, devices))
 
 
 def _spec(config: TrainConfig) -> Spec:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,20 @@ def make_mesh(config: MeshConfig) -> Mesh:
     Raises:
         ValueError: there are not enough devices.
     """
-    available = jax.device_count()
+    axes = mesh_axes(config, jax.device_count())
+    return meshes.make_mesh(*axes, jax.devices()[: math.prod(axes)])
+
+
+def mesh_axes(config: MeshConfig, available: int) -> tuple[int, int, int]:
+    """The sizes of ``data``, ``fsdp`` and ``tensor`` on so many devices.
+
+    Args:
+        config: the settings.
+        available: devices.
+
+    Raises:
+        ValueError: there are not enough devices.
+    """
     data = config.data or max(available // (config.fsdp * config.tensor), 1)
     wanted = data * config.fsdp * config.tensor
     if wanted > available:
@@ -179,7 +193,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"mesh.data={data} x mesh.fsdp={config.fsdp} x mesh.tensor={config.tensor} needs "
             f"{wanted} devices, and there are {available}"
         )
-    return meshes.make_mesh(data, config.fsdp, config.tensor, jax.devices()[:wanted])
+    return data, config.fsdp, config.tensor
 
 
 def weights_path(config: TrainConfig) -> Path | None:
