@@ -31,7 +31,7 @@ class Options:
     out: Path = Path("runs/benchmarks")
 
 
-CATEGORIES = 20
+CATEGORIES, FEATURES = 20, 8
 MORE = {
     "dps, entropy": lambda: s.dps(entropy=0.1),
     "dps, 7 states": lambda: s.dps(num_states=7),
@@ -55,6 +55,7 @@ def prompts(num_prompts: int) -> dict[str, np.ndarray]:
     return {
         "source": rng.integers(0, CATEGORIES, num_prompts).astype(np.int32),
         "difficulty": (100 * rng.random(num_prompts)).astype(np.float32),
+        "features": rng.random((num_prompts, FEATURES)).astype(np.float32),
     }
 
 

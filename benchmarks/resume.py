@@ -77,8 +77,9 @@ def worker(words: list[str], stage: str, call: int, delay: float) -> None:
     if started.finished:
         return
     if stage in ("select", "generate", "update"):
-        wrapped = after(vars(started.run)[stage], call, delay)
-        started = started._replace(run=dataclasses.replace(started.run, **{stage: wrapped}))
+        stages = started.run.stages
+        stages = stages._replace(**{stage: after(getattr(stages, stage), call, delay)})
+        started = started._replace(run=dataclasses.replace(started.run, stages=stages))
     elif stage == "anywhere":
         kill_soon(delay * call)
     elif stage == "save":

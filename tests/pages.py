@@ -45,7 +45,8 @@ def commands_of(text: str) -> list[tuple[str, ...]]:
         span = " ".join(span.split())
         if _BEFORE.match(span):
             found.append(_BEFORE.sub("", span))
-    # Three dots stand for more of the same.
+    # Three dots stand for a task, and else for more of the same.
+    found = [text.replace("dpsjax train ... ", "dpsjax train countdown ") for text in found]
     return [tuple(word for word in shlex.split(text) if word != "...") for text in found]
 
 

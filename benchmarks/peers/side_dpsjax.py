@@ -25,9 +25,9 @@ POOL = 256  # prompts that DPS chooses from
 
 
 class Numbers:
-    """Tokens are written as their numbers. Nothing ends a response: no token is the last one."""
+    """Tokens are written as their numbers. Nothing ends a response: no logit is of the last one."""
 
-    pad_id, eos_id, vocab_size = 0, -1, w.VOCAB
+    pad_id, eos_id, vocab_size = 0, w.VOCAB, w.VOCAB
 
     def encode(self, text: str) -> list[int]:
         """Numbers to tokens."""
