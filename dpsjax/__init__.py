@@ -7,6 +7,8 @@ arrays that lives beside the parameters.
 from dpsjax import selectors
 from dpsjax.belief import hmm
 from dpsjax.checks import checkify
+from dpsjax.curriculum import Curriculum
+from dpsjax.host.fingerprint import fingerprint
 from dpsjax.selectors import (
     Batch,
     Feedback,
@@ -22,12 +24,14 @@ from dpsjax.selectors import (
 __version__ = "0.1.0"
 __all__ = [
     "Batch",
+    "Curriculum",
     "Feedback",
     "Outlook",
     "Selector",
     "advance",
     "chain",
     "checkify",
+    "fingerprint",
     "hmm",
     "inspect",
     "observe",

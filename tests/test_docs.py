@@ -70,7 +70,8 @@ def test_paper_index_has_every_recipe_its_paper_and_all_keywords():
 
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-TESTED = {"own_loop.md"}  # executed in tests/test_own_loop.py, which looks at what it leaves behind
+# Executed by tests that look at what they leave behind.
+TESTED = {"own_loop.md", "loop_numpy.md", "loop_pytorch.md", "loop_jax.md"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """GRPO: advantages, the clipped loss, the update of one batch of rollouts, and its sharding."""
 
+import dpsjax.extras.train  # says what is missing
 from dpsjax.grpo.advantages import (
     AdvantageFunction,
     Advantages,

@@ -13,3 +13,5 @@
 
 On the command line: ``dpsjax compare``.
 """
+
+import dpsjax.extras.train  # says what is missing

@@ -1,5 +1,6 @@
 """The policy: transformer, sampling, log-probabilities, and weights in and out."""
 
+import dpsjax.extras.train  # says what is missing
 from dpsjax.policy.checkpoint import load_checkpoint, save_checkpoint, stored_config
 from dpsjax.policy.config import Compute, PolicyConfig, Rope, tiny_config
 from dpsjax.policy.decode import Rollouts, Sampling, generate

@@ -10,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dpsjax import checks
+from dpsjax.files import read_json, write_json
 from dpsjax.policy.config import PolicyConfig
 from dpsjax.policy.config_json import config_from_json, config_to_json
-from dpsjax.policy.files import read_json, write_json
 from dpsjax.policy.tensor_files import save_tensors
 from dpsjax.policy.weights import config_in, load_tensors, require_parameters, stored_tensors
 from dpsjax.types import PyTree

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpsjax import checks
-from dpsjax.policy.files import read_json, read_text
+from dpsjax.files import read_json, read_text
 
 __all__ = ["ChatTokenizer", "load_tokenizer"]
 

@@ -16,8 +16,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from dpsjax import checks
+from dpsjax.files import write_atomically
 from dpsjax.policy.config import PolicyConfig
-from dpsjax.policy.files import write_atomically
 from dpsjax.policy.sharding import axis_letters, parameter_path, shardings
 from dpsjax.policy.tensor_files import open_tensors, read_header, save_tensors
 from dpsjax.policy.transformer import abstract_policy
