@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 # Before JAX is imported: the C++ logs of XLA say nothing that a user could act on.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -40,6 +40,7 @@ commands:
   train countdown   finetune a policy on Countdown, its prompts chosen by a selector
   train operators   the same on made-up operators, where every pass rate is known exactly
   compare           compare selectors on simulated students or on recorded rollouts
+  doctor TRACE      what is wasted in recorded rollouts, anybody's
   plan              will a run fit on a TPU slice, and how long will a step take
 
 options:
@@ -103,10 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if words[:1] == ["train"] and words[1:2] and words[1] in TASKS:
         return train(words[1], words[2:])
-    if words[:1] == ["compare"]:
-        return compare(words[1:])
-    if words[:1] == ["plan"]:
-        return plan(words[1:])
+    if words and words[0] in _COMMANDS:
+        return _COMMANDS[words[0]](words[1:])
     if (
         not words
         or words[0] in ("-h", "--help")
@@ -310,20 +309,28 @@ def _read_record(path: Path) -> dict:
 
 
 def compare(words: Sequence[str]) -> int:
-    """``dpsjax compare``.
-
-    Args:
-        words: the options.
-
-    Returns:
-        the exit code.
-    """
+    """``dpsjax compare``: the words after it; the exit code."""
     from dpsjax.lab import command  # the laboratory is not needed to train
 
-    try:
-        arguments = tyro.cli(command.CompareArguments, args=list(words), prog="dpsjax compare")
+    def run(arguments: command.CompareArguments) -> str:
         require_backend()
         command.run(arguments, Console())
+        return ""
+
+    return _tool("compare", command.CompareArguments, run, words)
+
+
+def doctor(words: Sequence[str]) -> int:
+    """``dpsjax doctor``: the words after it; the exit code."""
+    from dpsjax.lab.doctor import command
+
+    return _tool("doctor", command.DoctorArguments, command.run, words)
+
+
+def _tool(name: str, settings: type, run: Callable[[Any], str], words: Sequence[str]) -> int:
+    """A command that prints a text."""
+    try:
+        print(run(tyro.cli(settings, args=list(words), prog=f"dpsjax {name}")), end="")
     except (ValueError, OSError, ImportError) as error:
         return _complain(str(error))
     except KeyboardInterrupt:
@@ -332,14 +339,7 @@ def compare(words: Sequence[str]) -> int:
 
 
 def plan(words: Sequence[str]) -> int:
-    """``dpsjax plan``.
-
-    Args:
-        words: the options.
-
-    Returns:
-        the exit code; 3 where the run does not fit.
-    """
+    """``dpsjax plan``: the words after it; the exit code, 3 where the run does not fit."""
     from dpsjax.plan import command
 
     try:
@@ -363,6 +363,9 @@ def _planned(fits: Callable[[Console], bool]) -> int:
         sys.stdout.flush()
         os._exit(code)
     return code
+
+
+_COMMANDS = {"compare": compare, "doctor": doctor, "plan": plan}
 
 
 def _option(words: Sequence[str], name: str, otherwise: str) -> str:

@@ -37,6 +37,7 @@ SMALL: dict[str, str] = {
     "dpsjax compare --policy": (
         "--steps 2 --pool 8 --batch 4 --rollouts 2 --seeds 1 --selectors dps"
     ),
+    "dpsjax doctor": "",
     "dpsjax plan": "--model qwen2.5-0.5b --topology v5e-16 --estimate",
     "python -m dpsjax.selectors.papers": "",
     "python benchmarks/compare.py": "--seeds 1 --steps 3 --pool 64 --batch 8 --selectors dps mopps",

@@ -1,0 +1,1 @@
+"""What is wasted in anybody's rollouts, and what a selector would have made of them."""
