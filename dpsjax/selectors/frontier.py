@@ -17,9 +17,15 @@ from dpsjax.selectors.base import Evidence, Proposal, Selector, chain, over_shar
 from dpsjax.selectors.draw import draw_proportional
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.pool import column
-from dpsjax.selectors.score import add_mixed_prob
+from dpsjax.selectors.score import from_view
 from dpsjax.selectors.track import Visits, track_visits
 from dpsjax.types import Array, Float
+
+STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+
+class FirmView(beta.BetaView):
+    """Published by :func:`track_difficulty`: what a draw goes by."""
 
 
 class Difficulty(NamedTuple):
@@ -32,6 +38,8 @@ class Difficulty(NamedTuple):
     curve: Float[Array, "F F"]  # and minus its second derivative
     counts: Float[Array, "2 N"]  # passes and failures of each prompt, faded
     fade: Float[Array, ""]  # what this step will leave of them
+    odds: Float[Array, "K"]  # log-chance of this step's groups, by each of STRENGTHS
+    log_odds: Float[Array, "K"]  # and of those before
 
 
 def track_difficulty(
@@ -40,24 +48,30 @@ def track_difficulty(
     """Learn the logit of the pass rate as linear in features, and each prompt's departure from it.
 
     The weights have a Gaussian belief, which each step's groups move by a step of Newton's method
-    towards the mode of its product with their likelihood (an extended Kalman filter). A group
-    counts as the ``n (k + 1)/(k + n)`` independent rollouts that it is worth where rates vary
-    around the model as a Beta with k pseudo-counts does. The belief about a prompt is Beta(k m +
-    passes + 1/20, k (1 - m) + failures + 1/20), m the model's rate.
+    towards the mode of its product with their likelihood (an extended Kalman filter). The belief
+    about a prompt is Beta(k m + passes + 1/20, k (1 - m) + failures + 1/20), m the model's rate.
+
+    Two beliefs are published. That of :func:`dpsjax.inspect` is calibrated: what the model is
+    worth, k, is learned, as the geometric mean of a few strengths, weighted by the chance that each
+    gave to the groups seen so far, before it saw them. A :class:`FirmView` for the draw, and the
+    model's own learning, take it for worth ``strength``: a group then counts as ``n (k + 1)/(k +
+    n)`` independent rollouts. A draw by it prefers prompts whose expected rate is in the middle to
+    those of which little is known.
 
     A prompt's own counts fade with what the policy has learned from others since: by ``decay`` in
     the time in which as many groups are seen as there are prompts.
 
     Args:
-        strength: k, pseudo-counts that the model is worth; may be traced.
+        strength: k of the firm belief; may be traced.
         decay: what a pass over the pool leaves of a prompt's own counts; may be traced.
-        memory: of the precision of the weights, each step; may be traced.
+        memory: of the precision of the weights and of what k was learned from, each step; may be
+            traced.
         ridge: precision of the weights before any rollout; may be traced.
         source: column of the data with the features, float[N, F], best of mean 0
             and deviation 1; a constant is added.
 
     Returns:
-        a part that publishes a ``BetaView``.
+        a part that publishes a ``BetaView`` and a :class:`FirmView`.
 
     Raises:
         TypeError: a setting is no number.
@@ -75,7 +89,8 @@ def track_difficulty(
         none, square = jnp.zeros(size, dtype), jnp.zeros((size, size), dtype)
         precision = jnp.asarray(ridge, dtype) * jnp.eye(size, dtype=dtype)
         counts, one = jnp.zeros((2, num_prompts), dtype), jnp.ones((), dtype)
-        return Difficulty(known, none, precision, none, square, counts, one)
+        odds = jnp.zeros(len(STRENGTHS), dtype)
+        return Difficulty(known, none, precision, none, square, counts, one, odds, odds)
 
     def observe(evidence: Evidence, state: Difficulty):
         index = clear_of(evidence.index, evidence.trials)
@@ -85,18 +100,21 @@ def track_difficulty(
         kappa = jnp.asarray(strength, dtype)
         worth = trials * (kappa + 1) / (kappa + trials)
         rate = jax.nn.sigmoid(known @ state.weights)
+        seen = jnp.stack([evidence.passes, evidence.trials - evidence.passes]).astype(dtype)
+        odds = _log_chance(rate, state.counts[:, rows.gather_index(index)], seen)
+        odds = jnp.where(here, odds, 0).sum(axis=1)
         slope = known.T @ (worth * (evidence.passes.astype(dtype) / trials - rate))
         curve = (known * (worth * rate * (1 - rate))[:, None]).T @ known
         size = jnp.asarray(state.counts.shape[1], dtype)
-        sums = slope, curve, here.sum(dtype=dtype), size
-        slope, curve, groups, size = over_shards(sums, evidence.axis_name)
-        seen = jnp.stack([evidence.passes, evidence.trials - evidence.passes]).astype(dtype)
+        sums = slope, curve, odds, here.sum(dtype=dtype), size
+        slope, curve, odds, groups, size = over_shards(sums, evidence.axis_name)
         target = rows.scatter_index(index, state.counts.shape[1])
         return evidence, state._replace(
             slope=state.slope + slope,
             curve=state.curve + curve,
             counts=state.counts.at[:, target].add(seen, mode="drop"),
             fade=state.fade * jnp.asarray(decay, dtype) ** (groups / size),
+            odds=state.odds + odds,
         )
 
     def advance(state: Difficulty) -> Difficulty:
@@ -111,15 +129,40 @@ def track_difficulty(
             jnp.zeros_like(state.curve),
             state.fade * state.counts,
             jnp.ones_like(state.fade),
+            jnp.zeros_like(state.odds),
+            kept * (state.log_odds + state.odds),
         )
 
     def publish(state: Difficulty):
         rate = jax.nn.sigmoid(state.features @ state.weights)
-        kappa, floor = jnp.asarray(strength, rate.dtype), jnp.asarray(0.05, rate.dtype)
-        passes, fails = state.counts
-        return (beta.BetaView(kappa * rate + passes + floor, kappa * (1 - rate) + fails + floor),)
+        calibrated = _counts(_strength(state), rate, state.counts)
+        firm = _counts(jnp.asarray(strength, rate.dtype), rate, state.counts)
+        return beta.BetaView(*calibrated), FirmView(*firm)
 
     return Selector(init, observe=observe, advance=advance, publish=publish)
+
+
+def _strength(state: Difficulty) -> Float[Array, ""]:
+    """The pseudo-counts that the model is worth, as far as is known."""
+    share = jax.nn.softmax(state.log_odds)
+    return jnp.exp(share @ jnp.log(jnp.asarray(STRENGTHS, share.dtype)))
+
+
+def _counts(kappa: Array, rate: Array, own: Array) -> tuple[Array, Array]:
+    """Pseudo-counts (a, b) from the model's rates [M] and the prompts' own counts [2, M]."""
+    floor = jnp.asarray(0.05, rate.dtype)
+    return kappa * rate + own[0] + floor, kappa * (1 - rate) + own[1] + floor
+
+
+def _log_chance(
+    rate: Float[Array, "B"], own: Float[Array, "2 B"], seen: Float[Array, "2 B"]
+) -> Float[Array, "K B"]:
+    """Log-probability of the rollouts seen, in their order, under each of ``STRENGTHS``."""
+    kappa = jnp.asarray(STRENGTHS, rate.dtype)[:, None]
+    a, b = _counts(kappa, rate[None], own[:, None])  # [K, B]
+    lgamma = jax.scipy.special.gammaln  # betaln has float32's precision in float64
+    rising = lgamma(a + seen[:1]) - lgamma(a) + lgamma(b + seen[1:]) - lgamma(b)
+    return rising - lgamma(a + b + seen.sum(axis=0)[None]) + lgamma(a + b)
 
 
 def space_out(share=0.65) -> Selector:
@@ -171,9 +214,13 @@ def frontier(
     Returns:
         the selector.
     """
+    checks.require_counts(least=2, group=group)
+    mixed = from_view(
+        lambda view, key, ids: view.mixed(group), FirmView, "frontier", "track_difficulty"
+    )
     return chain(
         track_difficulty(strength, decay, memory),
-        add_mixed_prob(group),
+        mixed,
         draw_proportional(power),
         space_out(spacing),
     )
