@@ -41,6 +41,7 @@ commands:
   train operators   the same on made-up operators, where every pass rate is known exactly
   compare           compare selectors on simulated students or on recorded rollouts
   doctor TRACE      what is wasted in recorded rollouts, anybody's
+  log DIR           send a run's metrics to TensorBoard, Weights & Biases or MLflow
   plan              will a run fit on a TPU slice, and how long will a step take
 
 options:
@@ -327,6 +328,13 @@ def doctor(words: Sequence[str]) -> int:
     return _tool("doctor", command.DoctorArguments, command.run, words)
 
 
+def log(words: Sequence[str]) -> int:
+    """``dpsjax log``: the words after it; the exit code."""
+    from dpsjax.report import log_command
+
+    return _tool("log", log_command.LogArguments, log_command.run, words)
+
+
 def _tool(name: str, settings: type, run: Callable[[Any], str], words: Sequence[str]) -> int:
     """A command that prints a text."""
     try:
@@ -365,7 +373,7 @@ def _planned(fits: Callable[[Console], bool]) -> int:
     return code
 
 
-_COMMANDS = {"compare": compare, "doctor": doctor, "plan": plan}
+_COMMANDS = {"compare": compare, "doctor": doctor, "log": log, "plan": plan}
 
 
 def _option(words: Sequence[str], name: str, otherwise: str) -> str:

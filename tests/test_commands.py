@@ -38,6 +38,7 @@ SMALL: dict[str, str] = {
         "--steps 2 --pool 8 --batch 4 --rollouts 2 --seeds 1 --selectors dps"
     ),
     "dpsjax doctor": "",
+    "dpsjax log": "",
     "dpsjax plan": "--model qwen2.5-0.5b --topology v5e-16 --estimate",
     "python -m dpsjax.selectors.papers": "",
     "python benchmarks/compare.py": "--seeds 1 --steps 3 --pool 64 --batch 8 --selectors dps mopps",
@@ -63,6 +64,7 @@ SMALL: dict[str, str] = {
 }
 # What they need that is no part of the development environment.
 NEEDS = {
+    "dpsjax log": "tensorboardX",
     "python benchmarks/tpu_filter.py": "libtpu",
     "python benchmarks/tpu_kernel.py": "libtpu",
 }
