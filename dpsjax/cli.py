@@ -59,9 +59,10 @@ class TrainArguments:
     """Finetune a policy by GRPO; a selector chooses the prompts before any rollout.
 
     Ends within minutes on a laptop. The folder of the results holds config.json, metrics.jsonl,
-    trace.jsonl (each group of rollouts), prompts.parquet or .csv (what is known of each prompt),
-    report.md (the hardest ones), summary.json, checkpoints, the weights and plots. The same command
-    continues a run that was stopped or killed, from its last good checkpoint.
+    trace.jsonl (each group of rollouts), responses.jsonl (some of them to be read), prompts.parquet
+    or .csv (what is known of each prompt), report.md (the hardest ones), summary.json, checkpoints,
+    the weights and plots. The same command continues a run that was stopped or killed, from its
+    last good checkpoint.
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]

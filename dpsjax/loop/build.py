@@ -155,13 +155,13 @@ def build(spec: Spec, mesh: AnyMesh) -> Stages:
         update = make_update(spec.grpo, log_probs, optimizer)
     else:
         update = make_adapter_update(spec.grpo, log_probs, optimizer, spec.adapters)
-    rest = spec.collector.rest
+    rest, stops = spec.collector.rest, spec.sampling.stop_ids
     return Stages(
         start=jax.jit(start, out_shardings=places.state, compiler_options=compiler_options(mesh)),
         select=stages.make_select(spec.selector, batch_size, group, rows, mesh, places, spec.most),
         generate=generation(spec.policy, spec.compute, spec.sampling, spec.first, mesh),
         rest=None if not rest else generation(spec.policy, spec.compute, spec.sampling, rest, mesh),
-        offer=stages.make_offer(spec.selector, spec.collector, mesh, places),
+        offer=stages.make_offer(spec.selector, spec.collector, mesh, places, stops),
         take=stages.make_take(spec.collector, rows, mesh, places),
         update=stages.make_update(
             spec.selector,
@@ -170,6 +170,7 @@ def build(spec: Spec, mesh: AnyMesh) -> Stages:
             places,
             advantages=spec.grpo.loss.advantage_function,
             keep=spec.keep,
+            stop_ids=stops,
         ),
         merge=None if spec.adapters is None else make_merge(spec.adapters, shardings(base, mesh)),
         policy_update=update,

@@ -7,6 +7,7 @@ one update does not take is first in the next. The buffer is part of the state, 
 checkpoints.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from dpsjax.loop.groups import (
     Groups,
     Seen,
     collected,
+    cut_off,
     group_shapes,
     of_prompts,
     of_rows,
@@ -122,6 +124,7 @@ class RoundReport(NamedTuple):
         tokens: Generated tokens. int32[].
         covered: Distinct prompts visited so far. int32[].
         waiting: Accepted groups that wait for an update. int32[].
+        truncated: Responses without an end within their limit. int32[].
     """
 
     index: Array
@@ -137,10 +140,15 @@ class RoundReport(NamedTuple):
     tokens: Array
     covered: Array
     waiting: Array
+    truncated: Array
 
 
 def learn(
-    selector: Selector, state: TrainState, draw: Draw, groups: Groups
+    selector: Selector,
+    state: TrainState,
+    draw: Draw,
+    groups: Groups,
+    stop_ids: Sequence[int] = (),
 ) -> tuple[TrainState, Collected, RoundReport]:
     """Let the belief and the counters learn from a round of rollouts; the policy comes later.
 
@@ -149,6 +157,7 @@ def learn(
         state: before.
         draw: the prompts.
         groups: their scored rollouts.
+        stop_ids: tokens that end a response.
 
     Returns:
         ``(state, groups with what the selector said of them, report)``.
@@ -173,6 +182,7 @@ def learn(
         visits=state.visits.at[row].add(1, mode="drop"),
     )
     report = report_of(seen, new, feedback.accept, draw.predicted, draw.occupancy)
+    report = report._replace(truncated=cut_off(draw.index, groups.rollouts, stop_ids))
     return new, collected(draw, groups, feedback, state.step), report
 
 
@@ -197,16 +207,20 @@ def report_of(
         tokens=tokens.sum(dtype=jnp.int32),
         covered=(state.visits > 0).sum(dtype=jnp.int32),
         waiting=jnp.zeros((), jnp.int32),
+        truncated=jnp.zeros((), jnp.int32),
     )
 
 
-def later_report(state: TrainState, taken: Collected, groups: Groups) -> RoundReport:
+def later_report(
+    state: TrainState, taken: Collected, groups: Groups, stop_ids: Sequence[int]
+) -> RoundReport:
     """The report of rollouts after a screening: the belief does not judge or learn from them."""
     seen = what_was_seen(taken.index, groups)
     nothing = jnp.zeros(3, jnp.float32)
     table = jnp.zeros((3, *taken.index.shape), jnp.float32)
     report = report_of(seen, state, taken.index >= 0, table, nothing)
-    return report._replace(observed=jnp.full_like(report.observed, -1))
+    truncated = cut_off(taken.index, groups.rollouts, stop_ids)
+    return report._replace(observed=jnp.full_like(report.observed, -1), truncated=truncated)
 
 
 def rollout_batch(

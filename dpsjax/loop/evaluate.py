@@ -15,9 +15,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dpsjax.grpo.mesh import batch_sharding, replicated
+from dpsjax.loop.groups import cut_off
 from dpsjax.loop.prompts import gather, tokenize
+from dpsjax.loop.responses import Response
 from dpsjax.loop.rollout import score_rollouts
-from dpsjax.tasks.base import Problem, Task
+from dpsjax.tasks.base import Problem, Task, stop_ids
 from dpsjax.types import Key, PyTree
 
 # The slice does not depend on the run's seed: runs that are compared answer the same problems.
@@ -34,12 +36,25 @@ class Accuracy(NamedTuple):
         by_source: over those of each source, sampled.
         greedy: over all problems, the likeliest response to each.
         unscored: responses on which the verifier gave no verdict; they count as wrong.
+        truncated: responses without an end within their limit.
+        responses: of this process, by problem; the last of each problem's is the likeliest.
     """
 
     mean: float
     by_source: dict[str, float]
     greedy: float
     unscored: int
+    truncated: int = 0
+    responses: Sequence[Response] = ()
+
+
+class _Answers(NamedTuple):
+    """To all problems: whether right and scored, bool[N, G]; how many cut off; this process's."""
+
+    correct: np.ndarray
+    valid: np.ndarray
+    truncated: int
+    responses: list[Response]
 
 
 class Evaluation(NamedTuple):
@@ -107,30 +122,37 @@ def make_evaluate(
         ids = jnp.asarray(ids)
         chunks.append(jax.device_put((ids, *gather(prompts, ids)), split))
     whole = jax.jit(lambda values: values, out_shardings=replicated(mesh))
+    stops = stop_ids(task.tokenizer)
+    truncated = jax.jit(lambda ids, made: cut_off(ids, made, stops), out_shardings=replicated(mesh))
 
-    def answer(params: PyTree, of_group: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Whether the responses at these temperatures are right, and scored: bool[N, G]."""
-        correct, valid = [], []
+    def answer(params: PyTree, of_group: Sequence[float]) -> _Answers:
+        """The responses at these temperatures."""
+        correct, valid, cut, responses = [], [], [], []
         for number, (ids, prompt, mask) in enumerate(chunks):
             own = jax.random.fold_in(key, number)
             rollouts = generate(params, own, prompt, mask, np.asarray(of_group, np.float32))
-            groups, _ = score_rollouts(task, problems, ids, rollouts)
-            correct.append(np.asarray(whole(groups.correct)))
-            valid.append(np.asarray(whole(groups.valid)))
-        return np.concatenate(correct)[: len(problems)], np.concatenate(valid)[: len(problems)]
+            judged = score_rollouts(task, problems, ids, rollouts)
+            correct.append(np.asarray(whole(judged.groups.correct)))
+            valid.append(np.asarray(whole(judged.groups.valid)))
+            cut.append(int(truncated(ids, rollouts)))
+            responses += judged.responses
+        size = len(problems)
+        found = np.concatenate(correct)[:size], np.concatenate(valid)[:size]
+        return _Answers(*found, sum(cut), responses)
 
     def accuracy(params: PyTree) -> Accuracy:
-        correct, valid = answer(params, (*temperatures, 0.0))
+        correct, valid, cut, responses = answer(params, (*temperatures, 0.0))
         rates = correct[:, :-1].mean(axis=1)
         by_source = _by_source(problems, rates)
         greedy = float(correct[:, -1].mean())
-        return Accuracy(float(rates.mean()), by_source, greedy, int((~valid).sum()))
+        unscored = int((~valid).sum())
+        return Accuracy(float(rates.mean()), by_source, greedy, unscored, cut, responses)
 
     def by_temperature(params: PyTree) -> dict[float, float]:
         group = len(temperatures) + 1
         turns = -(-len(TEMPERATURES) // group)
         tried = np.resize(TEMPERATURES, turns * group)  # some twice, to fill the last turn
-        correct = [answer(params, turn)[0] for turn in tried.reshape(turns, group).tolist()]
+        correct = [answer(params, turn).correct for turn in tried.reshape(turns, group).tolist()]
         rates = np.concatenate(correct, axis=1).mean(axis=0)
         return {value: float(rates[tried == value].mean()) for value in TEMPERATURES}
 

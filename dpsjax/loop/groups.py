@@ -1,5 +1,6 @@
 """What travels through a step: the draw, its scored groups, and the groups that were collected."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -301,6 +302,25 @@ def what_was_seen(index: Int[Array, "R"], groups: Groups, slots: Slots | None = 
         tokens=of_prompts(slots, seen.tokens),
         asked=(slots.row < index.shape[0]).sum(axis=1, dtype=jnp.int32),
     )
+
+
+def cut_off(index: Int[Array, "R"], rollouts: Rollouts, stop_ids: Sequence[int]) -> Int[Array, ""]:
+    """How many responses have no end within their limit; those of padding do not count.
+
+    Args:
+        index: prompt ids, -1 is padding.
+        rollouts: of R rows, in full length.
+        stop_ids: tokens that end a response.
+
+    Returns:
+        their number.
+    """
+    last = rollouts.tokens[..., -1]
+    ended = jnp.zeros(last.shape, bool)
+    for stop in stop_ids:
+        ended |= last == stop
+    cut = rollouts.mask[..., -1] & ~ended & (index >= 0)[:, None]
+    return cut.sum(dtype=jnp.int32)
 
 
 def _mean_entropy(rollouts: Rollouts, counted: Array) -> Array:

@@ -40,7 +40,8 @@ def step_record(
         a JSON-serialisable record. Rates are over prompts with at least one valid rollout that the
         belief learned from, of all rounds: ``effective_ratio`` is the share that is neither all
         wrong nor all right, ``rejected`` counts those of them that the selector kept out of the
-        loss. ``rollouts_per_effective_group`` counts all rollouts of the step. ``brier`` and
+        loss. ``truncated`` counts responses that have no end within their limit.
+        ``rollouts_per_effective_group`` counts all rollouts of the step. ``brier`` and
         ``log_loss`` judge the predicted probability of "partially solved", on the rolled-out
         prompts. What is not defined in a step without any such prompt is None.
     """
@@ -81,6 +82,7 @@ def step_record(
         "mismatch_max": float(policy.mismatch_max),
         "clipped": float((policy.clipped_low + policy.clipped_high) / max(policy.tokens, 1)),
         "invalid_rollouts": made - int(trials.sum()),
+        "truncated": sum(int(report.truncated) for report in shown),
         "tokens": int(sum(int(report.tokens) for report in shown)),
         "skipped_nonfinite": int(done.skipped_nonfinite),
         "skipped_empty": int(done.skipped_empty),
@@ -125,6 +127,7 @@ def add_held_out(record: Record, accuracy: Accuracy, name: str = "held_out") -> 
     record[f"{name}_greedy"] = accuracy.greedy
     record[f"{name}_by_source"] = accuracy.by_source
     record[f"{name}_unscored"] = accuracy.unscored
+    record[f"{name}_truncated"] = accuracy.truncated
 
 
 def add_before(record: Record, accuracy: Accuracy, by_temperature: dict[float, float]) -> None:

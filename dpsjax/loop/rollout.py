@@ -1,15 +1,17 @@
 """The host side of a step: tokens to text, text to rewards, rewards back to the devices."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Sharding
 
 from dpsjax.loop.groups import Groups
+from dpsjax.loop.responses import Response
 from dpsjax.loop.scoring import score_safely
 from dpsjax.policy import Rollouts
-from dpsjax.tasks.base import Problem, Task
+from dpsjax.tasks.base import Problem, Task, stop_ids
 from dpsjax.types import Array
 
 
@@ -19,9 +21,23 @@ def local_rows(array: Array) -> np.ndarray:
     return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
 
 
+class Judged(NamedTuple):
+    """Scored responses.
+
+    Attributes:
+        groups: in the shardings of the rollouts.
+        errors: what the verifier failed with.
+        responses: of this process, row by row.
+    """
+
+    groups: Groups
+    errors: list[str]
+    responses: list[Response]
+
+
 def score_rollouts(
     task: Task, problems: Sequence[Problem], index: Array, rollouts: Rollouts
-) -> tuple[Groups, list[str]]:
+) -> Judged:
     """Decode and score the responses. Each process scores those it holds.
 
     Args:
@@ -31,16 +47,22 @@ def score_rollouts(
         rollouts: R rows, sharded likewise.
 
     Returns:
-        ``(groups, errors)``: the groups in the shardings of ``rollouts``, and what the verifier
-        failed with. A rollout without a finite reward is invalid.
+        the verdicts. A rollout without a finite reward is invalid.
     """
     ids, tokens = local_rows(index), local_rows(rollouts.tokens)
-    rows, group, _ = tokens.shape
-    asked, responses = [], []
+    lengths = local_rows(rollouts.mask).sum(axis=2)
+    rows, group, most = tokens.shape
+    ended = np.isin(tokens[:, :, -1], stop_ids(task.tokenizer)) | (lengths < most)
+    asked, texts, made = [], [], []
     for row in np.flatnonzero(ids >= 0):
         asked += [problems[ids[row]]] * group
-        responses += [task.tokenizer.decode(response) for response in tokens[row]]
-    scored, errors = score_safely(task, asked, responses)
+        texts += [task.tokenizer.decode(response) for response in tokens[row]]
+        made += [(int(ids[row]), int(lengths[row, g]), not ended[row, g]) for g in range(group)]
+    scored, errors = score_safely(task, asked, texts)
+    responses = [
+        Response(prompt, text, length, cut, score)
+        for (prompt, length, cut), text, score in zip(made, texts, scored, strict=True)
+    ]
     verdicts = iter(scored)
     rewards = np.zeros((rows, group), np.float32)
     correct, valid = np.zeros((rows, group), bool), np.zeros((rows, group), bool)
@@ -51,7 +73,7 @@ def score_rollouts(
                 valid[row, column] = True
     sharding = rollouts.mask.sharding
     placed = (_place(values, sharding, index.shape[0]) for values in (rewards, correct, valid))
-    return Groups(rollouts, *placed), errors
+    return Judged(Groups(rollouts, *placed), errors, responses)
 
 
 def _place(local: np.ndarray, sharding: Sharding, rows: int) -> Array:

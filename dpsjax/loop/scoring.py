@@ -71,7 +71,7 @@ def _checked(
 def _usable(score: Any) -> Score | None:
     if not math.isfinite(score.reward):
         return None
-    return Score(float(score.reward), bool(score.correct), score.reason)
+    return Score(float(score.reward), bool(score.correct), str(score.reason), str(score.answer))
 
 
 def gather_errors(errors: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ All randomness is a function of the run's key and the number of the step, so the
 step decides the step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -192,7 +192,13 @@ def log_prob_function(graph: nnx.GraphDef, temperature: float) -> LogProbFunctio
     return run
 
 
-def make_offer(selector: Selector, collector: Collector, mesh: AnyMesh, places: Places) -> Callable:
+def make_offer(
+    selector: Selector,
+    collector: Collector,
+    mesh: AnyMesh,
+    places: Places,
+    stop_ids: Sequence[int] = (),
+) -> Callable:
     """Build the stage after each round: the belief learns, the collector gets the groups.
 
     Args:
@@ -200,6 +206,7 @@ def make_offer(selector: Selector, collector: Collector, mesh: AnyMesh, places: 
         collector: what they wait in.
         mesh: the devices.
         places: the shardings.
+        stop_ids: tokens that end a response.
 
     Returns:
         jitted ``(ledger, draw, groups) -> (ledger, RoundReport)``; it donates the ledger, which is
@@ -207,7 +214,7 @@ def make_offer(selector: Selector, collector: Collector, mesh: AnyMesh, places: 
     """
 
     def run(state: TrainState, draw: Draw, groups: Groups) -> tuple[TrainState, RoundReport]:
-        state, offered, report = learn(selector, state, draw, groups)
+        state, offered, report = learn(selector, state, draw, groups, stop_ids)
         pending = collector.offer(state.pending, offered)
         if isinstance(pending, Buffer):
             report = report._replace(waiting=pending.size)
@@ -261,6 +268,7 @@ def make_update(
     *,
     advantages: AdvantageFunction | BeliefAdvantages,
     keep: int | None = None,
+    stop_ids: Sequence[int] = (),
 ) -> Callable:
     """Build the stage that ends a step: the policy learns from the groups, the step passes.
 
@@ -271,6 +279,7 @@ def make_update(
         places: the shardings.
         advantages: of :mod:`dpsjax.grpo.advantages`.
         keep: see :func:`dpsjax.loop.collect.rollout_batch`.
+        stop_ids: tokens that end a response.
 
     Returns:
         jitted ``(state, taken, rest, reference_params) -> (state, Updated)``; it donates the state.
@@ -283,7 +292,7 @@ def make_update(
     ) -> tuple[TrainState, Updated]:
         report = None
         if rest is not None:
-            report = later_report(state, taken, rest)
+            report = later_report(state, taken, rest, stop_ids)
             state = state._replace(rollouts=state.rollouts + report.asked.sum(dtype=jnp.int32))
             taken = joined(taken, rest)
         batch = rollout_batch(taken, advantages, keep, selector, state.selector)

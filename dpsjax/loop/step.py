@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -17,6 +17,7 @@ from dpsjax.loop.collect import Collector, RoundReport
 from dpsjax.loop.groups import Collected, Draw, Groups
 from dpsjax.loop.metrics import Record
 from dpsjax.loop.prompts import Prompts
+from dpsjax.loop.responses import Response, Sample, choose, line_of
 from dpsjax.loop.rollout import score_rollouts
 from dpsjax.loop.scoring import gather_errors
 from dpsjax.loop.stages import CONTINUE, GENERATE, Updated, round_key, step_key, without_policy
@@ -37,6 +38,7 @@ class Loop:
         prompts: The pool, on the devices.
         reference: What the update refers to: parameters, those below adapters, or None.
         buckets: Widths that a step may be padded to.
+        sample: Which responses are kept to be read.
     """
 
     task: Task
@@ -46,6 +48,7 @@ class Loop:
     prompts: Prompts
     reference: PyTree
     buckets: int
+    sample: Sample
 
     def whole(self, params: PyTree) -> PyTree:
         """Parameters of the policy, of those that are trained; the same but for adapters."""
@@ -77,10 +80,20 @@ class Step(NamedTuple):
     Attributes:
         batch: what the policy learned from.
         errors: what the verifier failed with.
+        responses: the kept ones, of :func:`dpsjax.loop.responses.line_of`; of this process.
     """
 
     batch: RolloutBatch
     errors: list[str]
+    responses: list[dict[str, Any]]
+
+
+class _Notes(NamedTuple):
+    """What the host side of a step gathers."""
+
+    clock: Clock
+    errors: list[str]
+    responses: list[Response]
 
 
 def train_step(loop: Loop, state: TrainState) -> tuple[TrainState, Record, Step]:
@@ -93,39 +106,43 @@ def train_step(loop: Loop, state: TrainState) -> tuple[TrainState, Record, Step]
     Returns:
         ``(state, record, step)``.
     """
-    clock, errors = Clock(), []
+    notes = _Notes(Clock(), [], [])
     with jax.set_mesh(loop.mesh):
         params = loop.whole(state.params)
-        ledger, rounds = _collect(loop, params, without_policy(state), clock, errors)
-        ledger, taken, rest = _take(loop, params, ledger, clock, errors)
+        ledger, rounds = _collect(loop, params, without_policy(state), notes)
+        ledger, taken, rest = _take(loop, params, ledger, notes)
         del params  # merged adapters need no room during the update
         whole = ledger._replace(params=state.params, opt_state=state.opt_state)
-        state, done = _update(loop, whole, taken, rest, clock)
+        state, done = _update(loop, whole, taken, rest, notes.clock)
     reports = rounds if done.report is None else [*rounds, done.report]
     counts = int(state.step), int(state.rollouts)
-    record = metrics.step_record(*counts, reports, done.metrics, clock.total())
+    record = metrics.step_record(*counts, reports, done.metrics, notes.clock.total())
     record["groups_waiting"] = int(state.pending.size) if loop.collector.waits else 0
     record["policy_age"] = int(done.age)
     wanted = loop.collector.batch_size * len(rounds)
-    metrics.add_faults(record, rounds, wanted, errors)
-    return state, record, Step(done.batch, errors)
+    metrics.add_faults(record, rounds, wanted, notes.errors)
+    kept = [
+        line_of(counts[0], "train", loop.task.train[r.prompt], r, loop.sample.characters)
+        for r in choose(notes.responses, loop.sample)
+    ]
+    return state, record, Step(done.batch, notes.errors, kept)
 
 
 def _collect(
-    loop: Loop, params: PyTree, ledger: TrainState, clock: Clock, errors: list[str]
+    loop: Loop, params: PyTree, ledger: TrainState, notes: _Notes
 ) -> tuple[TrainState, list[RoundReport]]:
     """Rounds until a batch is ready."""
     rounds: list[RoundReport] = []
     waiting = 0
     while not loop.collector.ready(waiting, len(rounds)):
         key = round_key(ledger.key, len(rounds))
-        with clock.phase("select"):
+        with notes.clock.phase("select"):
             select = loop.stages.select
             draw, belief = select(ledger.selector, key, ledger.step, loop.prompts)
             ledger = jax.block_until_ready(ledger._replace(selector=belief))
         key = step_key(key, ledger.step, GENERATE)
-        groups = _roll_out(loop, loop.stages.generate, params, key, draw, clock, errors)
-        with clock.phase("update"):
+        groups = _roll_out(loop, loop.stages.generate, params, key, draw, notes)
+        with notes.clock.phase("update"):
             ledger, report = loop.stages.offer(ledger, draw, groups)
             waiting = int(report.waiting)
         rounds.append(report)
@@ -133,14 +150,14 @@ def _collect(
 
 
 def _take(
-    loop: Loop, params: PyTree, ledger: TrainState, clock: Clock, errors: list[str]
+    loop: Loop, params: PyTree, ledger: TrainState, notes: _Notes
 ) -> tuple[TrainState, Collected, Groups | None]:
     """The groups of the update, and the rest of their rollouts after a screening."""
     ledger, taken = loop.stages.take(ledger)
     if loop.stages.rest is None:
         return ledger, taken, None
     key = step_key(ledger.key, ledger.step, CONTINUE)
-    rest = _roll_out(loop, loop.stages.rest, params, key, taken, clock, errors)
+    rest = _roll_out(loop, loop.stages.rest, params, key, taken, notes)
     return ledger, taken, rest
 
 
@@ -150,17 +167,17 @@ def _roll_out(
     params: PyTree,
     key: Key,
     rows: Draw | Collected,
-    clock: Clock,
-    errors: list[str],
+    notes: _Notes,
 ) -> Groups:
-    """Responses to prompts, scored; the verifier's errors are added to ``errors``."""
-    with clock.phase("generate"):
+    """Responses to prompts, scored; they and the verifier's errors are added to the notes."""
+    with notes.clock.phase("generate"):
         short = cut_prompts(rows.prompt, rows.prompt_mask, loop.buckets, loop.mesh)
         rollouts = jax.block_until_ready(generate(params, key, *short))
-    with clock.phase("score"):
-        groups, failed = score_rollouts(loop.task, loop.task.train, rows.index, rollouts)
-    errors += gather_errors(failed)
-    return groups
+    with notes.clock.phase("score"):
+        judged = score_rollouts(loop.task, loop.task.train, rows.index, rollouts)
+    notes.errors.extend(gather_errors(judged.errors))
+    notes.responses.extend(judged.responses)
+    return judged.groups
 
 
 def _update(

@@ -87,8 +87,15 @@ def _overview(summary: dict[str, Any], table: PromptTable) -> str:
         f"{summary['greedy_before']:.3f} and {summary['greedy_after']:.3f}. "
         f"{_learned(summary)} Of {pool:,} prompts {pool - len(seen):,} were never "
         f"visited; at their last visit {wrong:,} were all wrong, {len(seen) - wrong - right:,} "
-        f"mixed and {right:,} all right."
+        f"mixed and {right:,} all right. "
+        f"{_truncated(summary)}"
     )
+
+
+def _truncated(summary: dict[str, Any]) -> str:
+    """How many responses have no end."""
+    share = summary["truncated"] / max(summary["rollouts"], 1)
+    return f"{summary['truncated']:,} responses ({share:.1%}) had no end within their limit."
 
 
 def _learned(summary: dict[str, Any]) -> str:

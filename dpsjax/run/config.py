@@ -20,6 +20,7 @@ from dpsjax.run.sections import (
     MeshConfig,
     ModelConfig,
     OperatorsConfig,
+    ResponsesConfig,
     RolloutConfig,
     TaskConfig,
     task_name,
@@ -51,6 +52,7 @@ class TrainConfig:
     grpo: GRPOConfig = field(default_factory=_default_grpo)
     """How rollouts become an update; but for the learning rate, as the released DPS scripts."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    responses: ResponsesConfig = field(default_factory=ResponsesConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 

@@ -21,6 +21,7 @@ FREE = (
     "mesh",
     "checkpoint",
     "evaluation.every",
+    "responses",
     "model.init",
     "selector.around.difficulty",
     "rollout.workers",

@@ -43,6 +43,11 @@ class ResponseTokenizer:
         return self.chat.eos_id
 
     @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Every token that ends a response."""
+        return self.chat.stop_ids
+
+    @property
     def vocab_size(self) -> int:
         """Number of ids; the embedding of the model may be larger."""
         return self.chat.vocab_size

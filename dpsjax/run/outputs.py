@@ -20,7 +20,7 @@ from dpsjax.loop import metrics
 from dpsjax.loop.metrics import Record
 from dpsjax.loop.state import TrainState, digest
 from dpsjax.policy.weights import on_host
-from dpsjax.report import plots, prompt_table, report, trace_file
+from dpsjax.report import plots, prompt_table, report, response_file, trace_file
 from dpsjax.run.config import to_dict
 from dpsjax.run.setup import Run
 from dpsjax.selectors.pool import SHARED
@@ -29,6 +29,7 @@ from dpsjax.types import Array, PyTree
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 WEIGHTS, MODEL, PLOTS = "weights.safetensors", "model", "plots"
 CHECKPOINTS, FAULTS = "checkpoints", "faults"
+RESPONSES = "responses.jsonl"
 TRACE, REPORT, TABLES = "trace.jsonl", "report.md", ("prompts.parquet", "prompts.csv")
 
 # Packages that decide what a run computes.
@@ -63,7 +64,19 @@ def open_folder(folder: Path) -> Path | None:
 
 def results(folder: Path) -> list[Path]:
     """What a folder holds under the names that a run writes to; empty if it does not exist."""
-    names = (CONFIG, METRICS, SUMMARY, WEIGHTS, MODEL, PLOTS, CHECKPOINTS, FAULTS, TRACE, REPORT)
+    names = (
+        CONFIG,
+        METRICS,
+        SUMMARY,
+        WEIGHTS,
+        MODEL,
+        PLOTS,
+        CHECKPOINTS,
+        FAULTS,
+        TRACE,
+        REPORT,
+        RESPONSES,
+    )
     return [folder / name for name in (*names, *TABLES) if (folder / name).exists()]
 
 
@@ -209,6 +222,16 @@ def begin_trace(run: Run) -> None:
     trace_file.begin_trace(folder / TRACE, len(run.task.train), done)
 
 
+def begin_responses(run: Run, after: int) -> None:
+    """Write ``responses.jsonl`` up to a step that is done; the first process calls this.
+
+    Args:
+        run: of :func:`dpsjax.run.setup.prepare`.
+        after: number of the step, 0 for a run that begins.
+    """
+    response_file.begin_responses(run.config.folder() / RESPONSES, after)
+
+
 def write_pictures(
     run: Run,
     title: str,
@@ -277,6 +300,7 @@ def summarize(
         "accuracy_after_by_source": last["held_out_by_source"],
         "coverage": last["coverage"],
         "pool": pool,
+        "truncated": sum(record["truncated"] for record in records),
         "skipped_nonfinite": sum(record["skipped_nonfinite"] for record in records),
         "skipped_empty": sum(record["skipped_empty"] for record in records),
         "seconds": round(seconds, 1),

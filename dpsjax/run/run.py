@@ -19,6 +19,7 @@ from dpsjax.loop.state import TrainState
 from dpsjax.loop.step import Step
 from dpsjax.policy import save_checkpoint, save_weights
 from dpsjax.report.progress import progress
+from dpsjax.report.response_file import append_responses
 from dpsjax.report.trace_file import append_step
 from dpsjax.run import faults, outputs, processes, reproducer
 from dpsjax.run.agreement import make_agree
@@ -150,20 +151,22 @@ def _finish(started: Started, console: Console) -> dict[str, Any] | None:
     run, folder, first = started.run, started.run.config.folder(), processes.is_first()
     if first:
         outputs.begin_trace(run)
+        outputs.begin_responses(run, started.position.step)
+
+    def append_to(name: str) -> TextIOBase:
+        return (folder / name if first else Path(os.devnull)).open("a", encoding="utf-8")
+
     with (
-        (folder / outputs.METRICS if first else Path(os.devnull)).open(
-            "a", encoding="utf-8"
-        ) as stream,
-        (folder / outputs.TRACE if first else Path(os.devnull)).open(
-            "a", encoding="utf-8"
-        ) as trace,
+        append_to(outputs.METRICS) as stream,
+        append_to(outputs.TRACE) as trace,
+        append_to(outputs.RESPONSES) as responses,
         progress(run.config.steps, console) if first else nullcontext(_unseen) as report,
         termination() as asked_to_end,
     ):
         notify = _notifier(console)
         saver = Saver(folder / outputs.CHECKPOINTS, run.config.checkpoint, notify)
         try:
-            journal = _Journal(run, folder, (stream, trace), saver, notify)
+            journal = _Journal(run, folder, _Streams(stream, trace, responses), saver, notify)
             state, position = journal.follow(started, report, asked_to_end)
         except Terminated:
             return None
@@ -195,6 +198,14 @@ def _sum_up(run: Run, proof: dict[str, str], belief: np.ndarray, elapsed: float)
     return summary
 
 
+class _Streams(NamedTuple):
+    """The files that grow with every step."""
+
+    metrics: TextIOBase
+    trace: TextIOBase
+    responses: TextIOBase
+
+
 class _Journal:
     """Writes down a run while it happens: a line a step, checkpoints, faults."""
 
@@ -202,12 +213,12 @@ class _Journal:
         self,
         run: Run,
         folder: Path,
-        streams: tuple[TextIOBase, TextIOBase],
+        streams: _Streams,
         saver: Saver,
         notify: Callable[[str], None],
     ) -> None:
         self.run, self.folder, self.saver = run, folder, saver
-        self.stream, self.trace = streams
+        self.streams = streams
         self.notices = faults.Notices(notify)
         self.identity, self.versions = identity(run), outputs.versions()
 
@@ -226,11 +237,12 @@ class _Journal:
         for after, record, step in train(run, state, position.elapsed):
             asked_to_end.at_once = False
             state = after
-            written.update(metrics.write_record(self.stream, record))
-            append_step(self.trace, record)
+            written.update(metrics.write_record(self.streams.metrics, record))
+            append_step(self.streams.trace, record)
+            append_responses(self.streams.responses, step.responses)
             report(record)
             self._look(state, record, step)
-            size = os.fstat(self.stream.fileno()).st_size
+            size = os.fstat(self.streams.metrics.fileno()).st_size
             seconds = time.perf_counter() - begun
             position = Position(record["step"], size, written.hexdigest(), seconds)
             late = time.monotonic() - saved > 60 * settings.minutes
@@ -246,7 +258,8 @@ class _Journal:
     def _save(self, state: TrainState, position: Position, held_out: float | None) -> None:
         if processes.is_first():
             # A checkpoint must never be ahead of the lines it counts.
-            os.fsync(self.stream.fileno())
+            for stream in (self.streams.metrics, self.streams.responses):
+                os.fsync(stream.fileno())
         meta = meta_of(self.run, self.identity, position, held_out)
         self.saver.save(state, meta | {"versions": self.versions})
 

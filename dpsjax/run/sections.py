@@ -15,11 +15,11 @@ from dpsjax.checks import (
     require_real,
     require_setting,
 )
+from dpsjax.loop.responses import Sample
 from dpsjax.policy import Compute, PolicyConfig, Sampling
-from dpsjax.run.language import ResponseTokenizer
 from dpsjax.tasks import countdown
 from dpsjax.tasks import operators as chains
-from dpsjax.tasks.base import Task, Tokenizer
+from dpsjax.tasks.base import Task, Tokenizer, stop_ids
 
 
 @dataclass(frozen=True)
@@ -206,13 +206,6 @@ class ModelConfig:
         )
 
 
-def _stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Every token that ends a response; a checkpoint may have several."""
-    if isinstance(tokenizer, ResponseTokenizer):
-        return tokenizer.chat.stop_ids
-    return (tokenizer.eos_id,)
-
-
 @dataclass(frozen=True)
 class RolloutConfig:
     """How responses are sampled for training."""
@@ -256,7 +249,7 @@ class RolloutConfig:
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
-            stop_ids=_stop_ids(tokenizer),
+            stop_ids=stop_ids(tokenizer),
             pad_id=tokenizer.pad_id,
         )
 
@@ -284,9 +277,29 @@ class EvaluationConfig:
         return Sampling(
             max_tokens=max_tokens,
             temperature=self.temperature,
-            stop_ids=_stop_ids(tokenizer),
+            stop_ids=stop_ids(tokenizer),
             pad_id=tokenizer.pad_id,
         )
+
+
+@dataclass(frozen=True)
+class ResponsesConfig:
+    """The responses that are kept to be read (responses.jsonl); they change nothing else."""
+
+    prompts: int = 2
+    """Prompts of each step, and of each evaluation, whose responses are kept; 0 keeps none."""
+    each: int = 2
+    """Responses to each of them."""
+    characters: int = 4000
+    """Longest text; the middle of a longer one is left out."""
+
+    def __post_init__(self):
+        require_counts(least=0, prompts=self.prompts)
+        require_counts(each=self.each, characters=self.characters)
+
+    def sample(self) -> Sample:
+        """The same for the loop."""
+        return Sample(self.prompts, self.each, self.characters)
 
 
 @dataclass(frozen=True)

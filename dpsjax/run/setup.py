@@ -37,7 +37,7 @@ from dpsjax.policy.sharding import MESH_AXES, shardings
 from dpsjax.run.config import MeshConfig, TrainConfig
 from dpsjax.run.language import for_language_model, is_checkpoint_folder
 from dpsjax.selectors import Outlook, inspect
-from dpsjax.tasks.base import Task
+from dpsjax.tasks.base import Problem, Task
 from dpsjax.tasks.workers import ScoringWorkers
 from dpsjax.types import Key, PyTree
 
@@ -54,12 +54,14 @@ class Run(Loop):
         policy: Architecture.
         inspect: See :func:`dpsjax.inspect`; of the selector's state.
         evaluation: Held-out accuracy of a policy's parameters.
+        held_out: The problems that it asks.
     """
 
     config: TrainConfig
     policy: PolicyConfig
     inspect: Callable[[PyTree], Outlook]
     evaluation: Evaluation
+    held_out: tuple[Problem, ...]
 
 
 def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
@@ -89,6 +91,8 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             params = _adapters(spec.adapters, policy, mesh, jax.random.fold_in(key, _ADAPTERS))
         rows = build.round_up(len(task.train), mesh.size)
         data = config.selector.data(task.train, rows)
+        held_out = uniform_slice(task.test, config.evaluation.problems)
+        of_evaluation = jax.random.fold_in(key, _EVALUATION)
         state = stages.start(params, jax.random.fold_in(key, _STEPS), data)
         run = Run(
             config=config,
@@ -100,12 +104,14 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             prompts=_place_pool(task, rows, mesh),
             reference=_reference(config, base),
             buckets=config.rollout.buckets,
+            sample=config.responses.sample(),
             inspect=jax.jit(
                 functools.partial(inspect, spec.selector, group=spec.grpo.rollouts_per_prompt),
                 out_shardings=meshes.replicated(mesh),
                 compiler_options=compiler_options(mesh),
             ),
-            evaluation=_evaluation(config, task, spec, mesh, jax.random.fold_in(key, _EVALUATION)),
+            evaluation=_evaluation(config, task, held_out, spec, mesh, of_evaluation),
+            held_out=held_out,
         )
     return run, state
 
@@ -269,9 +275,15 @@ def _place_pool(task: Task, rows: int, mesh: Mesh) -> Prompts:
     return Prompts(join(shape, sharding, tokens), join((rows,), sharding, lengths))
 
 
-def _evaluation(config: TrainConfig, task: Task, spec: Spec, mesh: Mesh, key: Key) -> Evaluation:
+def _evaluation(
+    config: TrainConfig,
+    task: Task,
+    problems: tuple[Problem, ...],
+    spec: Spec,
+    mesh: Mesh,
+    key: Key,
+) -> Evaluation:
     """Held-out accuracy of the parameters of a policy."""
-    problems = uniform_slice(task.test, config.evaluation.problems)
     sampling = config.evaluation.sampling(task.response_tokens, task.tokenizer)
     temperatures = [sampling.temperature] * config.evaluation.samples
     group = len(temperatures) + 1

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
 from dpsjax.loop import metrics
 from dpsjax.loop.evaluate import Accuracy
 from dpsjax.loop.metrics import Record
+from dpsjax.loop.responses import choose, line_of
 from dpsjax.loop.state import TrainState
 from dpsjax.loop.step import Step, train_step
 from dpsjax.run.setup import Run
@@ -24,8 +26,8 @@ def train(
         elapsed: seconds of training before this call.
 
     Yields:
-        after every step, what :func:`dpsjax.loop.step.train_step` returns. The next step donates
-        the state.
+        after every step, what :func:`dpsjax.loop.step.train_step` returns, with the kept responses
+        of the evaluations around it. The next step donates the state.
     """
     started = time.perf_counter() - elapsed
     evaluation = run.config.evaluation
@@ -34,10 +36,14 @@ def train(
         state, record, step = train_step(run, state)
         if before is not None:
             metrics.add_before(record, *before)
+            step = step._replace(responses=[*_kept(run, 0, before[0]), *step.responses])
             before = None
         if record["step"] % evaluation.every == 0 or record["step"] == run.config.steps:
             begun = time.perf_counter()
-            metrics.add_held_out(record, _evaluate(run, state))
+            found = _evaluate(run, state)
+            metrics.add_held_out(record, found)
+            kept = _kept(run, record["step"], found)
+            step = step._replace(responses=[*step.responses, *kept])
             record["seconds"]["evaluate"] = round(time.perf_counter() - begun, 4)
         record["seconds"]["elapsed"] = round(time.perf_counter() - started, 4)
         yield state, record, step
@@ -46,6 +52,19 @@ def train(
 def _evaluate(run: Run, state: TrainState) -> Accuracy:
     with jax.set_mesh(run.mesh):
         return run.evaluation.accuracy(run.whole(state.params))
+
+
+def _kept(run: Run, step: int, found: Accuracy) -> list[dict[str, Any]]:
+    """The responses of an evaluation that are kept; the last to a problem is the likeliest."""
+    group = run.config.evaluation.samples + 1
+    lines = []
+    for split, places in (("held-out", range(group - 1)), ("held-out greedy", (group - 1,))):
+        made = [r for place, r in enumerate(found.responses) if place % group in places]
+        lines += [
+            line_of(step, split, run.held_out[r.prompt], r, run.sample.characters)
+            for r in choose(made, run.sample)
+        ]
+    return lines
 
 
 def _before(run: Run, state: TrainState) -> tuple[Accuracy, dict[float, float]]:

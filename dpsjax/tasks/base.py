@@ -38,11 +38,13 @@ class Score(NamedTuple):
         reward: what the policy is trained on.
         correct: what is counted as solved; the solve states are defined on this.
         reason: why the response is not correct, ``""`` when it is.
+        answer: what was taken for the answer, ``""`` where none was found.
     """
 
     reward: float
     correct: bool
     reason: str
+    answer: str = ""
 
 
 class LostScores(Exception):
@@ -88,6 +90,21 @@ class Tokenizer(Protocol):
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of ``ids`` up to the first end-of-sequence id."""
         ...
+
+
+def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Every token that ends a response; a language model's tokenizer may name several.
+
+    Args:
+        tokenizer: one that has a tuple ``stop_ids`` beside the five names ends responses at any of
+            them, with ``eos_id`` among them.
+
+    Raises:
+        TypeError: ``tokenizer`` is none.
+    """
+    checks.require_type(Tokenizer, "a Tokenizer", tokenizer=tokenizer)
+    found = getattr(tokenizer, "stop_ids", None)
+    return (tokenizer.eos_id,) if found is None else tuple(found)
 
 
 Scorer = Callable[[Sequence[Problem], Sequence[str]], list[Score]]

@@ -230,7 +230,9 @@ def _serve(pipe: Connection, score: Scorer) -> None:
             return
         try:
             scores = score(problems, responses)
-            plain = [(float(s.reward), bool(s.correct), str(s.reason)) for s in scores]
+            plain = [
+                (float(s.reward), bool(s.correct), str(s.reason), str(s.answer)) for s in scores
+            ]
             answer = json.dumps(plain)
         except Exception as error:  # a verifier is foreign code
             answer = json.dumps(f"{type(error).__name__}: {error}")

@@ -56,6 +56,7 @@ ROWS = {
         lambda problems: features.prompt_features(problems).tolist(), {"problems": (PROBLEM, CHAIN)}
     ),
     "base.LostScores": Row(base.LostScores, {"scores": [None], "errors": ["a worker died"]}),
+    "base.stop_ids": Row(base.stop_ids, {"tokenizer": countdown.TOKENIZER}),
     "base.Task": Row(
         base.Task,
         {

@@ -18,6 +18,7 @@ ROWS = {
         sections.RolloutConfig, {**vars(sections.RolloutConfig()), "keep": 4, "workers": 2}
     ),
     "EvaluationConfig": Row(sections.EvaluationConfig, vars(sections.EvaluationConfig())),
+    "ResponsesConfig": Row(sections.ResponsesConfig, vars(sections.ResponsesConfig())),
     "MeshConfig": Row(sections.MeshConfig, vars(sections.MeshConfig())),
     "CheckpointConfig": Row(sections.CheckpointConfig, vars(sections.CheckpointConfig())),
     "ModelConfig": Row(

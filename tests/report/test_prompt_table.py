@@ -87,6 +87,7 @@ SUMMARY = {
     "accuracy_before_by_temperature": {"0": 0.15, "0.5": 0.18, "1": 0.1},
     "steps": 3,
     "rollouts": 36,
+    "truncated": 9,
 }
 
 
@@ -99,6 +100,7 @@ def test_the_report_tells_learning_from_sharpening(tmp_path):
         return (tmp_path / "r.md").read_text(encoding="utf-8")
 
     assert "reaches 0.180 at its best temperature, 0.5 (tried: 0, 0.5, 1)" in overview()
+    assert "9 responses (25.0%) had no end within their limit" in overview()
     assert "ends 0.020 above that, which is learned" in overview()
     sharpened = overview(accuracy_after=0.17)
     assert "ends 0.010 below that, so a lower temperature would have done" in sharpened

@@ -44,6 +44,7 @@ def test_the_folder_of_a_run(prepared, finished):
     assert (tried["0"], tried["1"]) == (summary["greedy_before"], summary["accuracy_before"])
     assert summary["effective_ratio"] == np.mean([r["effective_ratio"] for r in records])
     assert summary["coverage"] == records[-1]["coverage"] <= summary["pool"] == 32
+    assert summary["truncated"] == sum(r["truncated"] for r in records) > 0
     assert summary["seconds"] >= 0 and summary["peak_memory_mib"] > 1
     pictures = sorted(path.name for path in (folder / outputs.PLOTS).iterdir())
     assert pictures == [
