@@ -28,17 +28,18 @@ from dpsjax.run.backend import require_backend
 from dpsjax.run.config import TrainConfig, default_config, from_dict
 from dpsjax.run.language import is_checkpoint_folder
 from dpsjax.run.processes import DistributedConfig, connect, is_first, run_together
-from dpsjax.run.sections import TASKS, task_name
 from dpsjax.run.selector_settings import selector_names, settings
+from dpsjax.tasks.registry import ENTRIES, entry_of, name_of
 
-USAGE = """\
+_TASKS = "\n".join(f"  train {entry.name:<12}{entry.summary}" for entry in ENTRIES)
+USAGE = f"""\
 usage: dpsjax COMMAND [OPTIONS]
 
 Vectorized Bayesian curricula for RL finetuning.
 
 commands:
-  train countdown   finetune a policy on Countdown, its prompts chosen by a selector
-  train operators   the same on made-up operators, where every pass rate is known exactly
+{_TASKS}
+  train MODULE:CLASS  a task of your own
   compare           compare selectors on simulated students or on recorded rollouts
   doctor TRACE      what is wasted in recorded rollouts, anybody's
   log DIR           send a run's metrics to TensorBoard, Weights & Biases or MLflow
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["--version"]:
         print(f"dpsjax {dpsjax.__version__}")
         return 0
-    if words[:1] == ["train"] and words[1:2] and words[1] in TASKS:
+    if words[:1] == ["train"] and words[1:2] and _is_task(words[1]):
         return train(words[1], words[2:])
     if words and words[0] in _COMMANDS:
         return _COMMANDS[words[0]](words[1:])
@@ -116,6 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE, end="")
         return 0
     return _complain(f"there is no command {' '.join(words[:2])!r}; see dpsjax --help")
+
+
+def _is_task(word: str) -> bool:
+    return ":" in word or word in [entry.name for entry in ENTRIES]
 
 
 def _use_utf8() -> None:
@@ -194,7 +199,7 @@ def _start_and_finish(
     folder = str(parsed.config.folder())
     if is_checkpoint_folder(parsed.config.model.init):
         say(_of_language_model(parsed.config))
-    command = shlex.join(["dpsjax", "train", task_name(parsed.config.task), *words])
+    command = shlex.join(["dpsjax", "train", name_of(parsed.config.task), *words])
     try:
         config = parsed.config
         if parsed.layout == "auto":
@@ -275,9 +280,9 @@ def parse_train(words: Sequence[str], task: str = "countdown") -> TrainArguments
     source = _option(words, "--from", "")
     model = _option(words, "--model", _option(words, "--init", "base"))
     config = _recorded(Path(source)) if source else default_config(task, model)
-    if task_name(config.task) != task:
+    if name_of(config.task) != entry_of(task).name:
         raise ValueError(
-            f"from={source!r} is of another task: dpsjax train {task_name(config.task)} repeats it"
+            f"from={source!r} is of another task: dpsjax train {name_of(config.task)} repeats it"
         )
     name = _option(words, "--selector", config.selector.name)
     if name != config.selector.name:

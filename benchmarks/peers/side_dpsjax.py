@@ -11,7 +11,6 @@ from dpsjax.loop.step import train_step
 from dpsjax.policy import PolicyConfig
 from dpsjax.policy.config import Rope
 from dpsjax.run.config import (
-    CountdownConfig,
     EvaluationConfig,
     MeshConfig,
     ModelConfig,
@@ -20,6 +19,7 @@ from dpsjax.run.config import (
 )
 from dpsjax.run.setup import prepare
 from dpsjax.tasks.base import Problem, Score, Task
+from dpsjax.tasks.countdown import CountdownConfig
 
 POOL = 256  # prompts that DPS chooses from
 

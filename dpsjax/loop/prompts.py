@@ -41,7 +41,7 @@ def tokenize(
     Raises:
         ValueError: a prompt is empty or longer than ``size``.
     """
-    tokens, mask = left_pad([p.prompt for p in problems], size, tokenizer=tokenizer)
+    tokens, mask = left_pad([p.text() for p in problems], size, tokenizer=tokenizer)
     more = 0 if rows is None else rows - len(problems)
     first = np.zeros(more, np.int64)
     length = mask.sum(axis=1, dtype=np.int32)

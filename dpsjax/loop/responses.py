@@ -98,7 +98,7 @@ def line_of(
         "split": split,
         "prompt": response.prompt,
         "source": problem.source,
-        "question": shortened(problem.prompt, characters),
+        "question": shortened(problem.text(), characters),
         "response": shortened(response.text, characters),
         "tokens": response.tokens,
         "truncated": response.truncated,

@@ -24,10 +24,12 @@ from dpsjax.plan.options import PLAN_OPTIONS, PlanOptions
 from dpsjax.plan.planner import Plan, estimated_plan, make_plan
 from dpsjax.plan.report import summary, tables, to_json
 from dpsjax.run.config import TrainConfig
-from dpsjax.run.sections import CountdownConfig, ModelConfig, RolloutConfig, task_name
+from dpsjax.run.sections import ModelConfig, RolloutConfig
 from dpsjax.run.selector_settings import settings
 from dpsjax.run.setup import spec_of
 from dpsjax.tasks.base import Problem, Task
+from dpsjax.tasks.countdown import CountdownConfig
+from dpsjax.tasks.registry import name_of
 from dpsjax.tasks.tokenizer import CharTokenizer
 
 __all__ = ["PlanArguments", "paper_spec", "plan_job", "run", "run_train"]
@@ -178,7 +180,7 @@ def run_train(
     if auto:
         config = chosen(config, where)
     spec, axes = spec_and_axes(config, where.size)
-    name = f"{task_name(config.task)}, {config.selector.name}, model {config.model.init}"
+    name = f"{name_of(config.task)}, {config.selector.name}, model {config.model.init}"
     dps = config.selector.name == "dps"
     return plan_job(name, Job(spec, axes), where, options, console, train=True, compared=dps)
 

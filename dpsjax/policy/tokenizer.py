@@ -67,9 +67,14 @@ class ChatTokenizer:
         ids = self.backend.encode(text, add_special_tokens=False).ids
         return [*self.opening, *ids] if first else ids
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of token ids; special tokens, and ids that stand for nothing, are left out."""
-        return self.backend.decode(list(map(int, tokens)), skip_special_tokens=True)
+    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Text of token ids; ids that stand for nothing are left out.
+
+        Args:
+            tokens: ids.
+            special: write special tokens as they are called; else they are left out too.
+        """
+        return self.backend.decode(list(map(int, tokens)), skip_special_tokens=not special)
 
     def chat(
         self,

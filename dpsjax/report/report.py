@@ -136,7 +136,7 @@ def _section(
         lines.append(
             f"| {row} | {_cell(table.source[row])} | {table.visits[row]} | "
             f"{table.passes[row]}/{table.trials[row]} | {last} (step {table.last_step[row]}) | "
-            f"{_cell(problems[row].prompt)} |"
+            f"{_cell(problems[row].text())} |"
         )
     return [*lines, ""]
 

@@ -13,20 +13,16 @@ from dpsjax.grpo import BeliefAdvantages, GRPOConfig
 from dpsjax.grpo.aggregation import constant_length
 from dpsjax.run.language import is_checkpoint_folder
 from dpsjax.run.sections import (
-    TASKS,
     CheckpointConfig,
-    CountdownConfig,
     EvaluationConfig,
     MeshConfig,
     ModelConfig,
-    OperatorsConfig,
     ResponsesConfig,
     RolloutConfig,
-    TaskConfig,
-    task_name,
 )
 from dpsjax.run.selector_settings import SelectorSettings, settings
-from dpsjax.tasks.operators import LEARNING_RATE as OPERATORS_RATE
+from dpsjax.tasks.base import TaskSettings
+from dpsjax.tasks.registry import entry_of, name_of, settings_type
 
 RESPONSE_TOKENS = 1024  # of a language model; the published runs on Countdown
 
@@ -48,7 +44,7 @@ class TrainConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     selector: SelectorSettings = field(default_factory=lambda: settings("dps"))
-    task: TaskConfig = field(default_factory=CountdownConfig)
+    task: TaskSettings = field(default_factory=lambda: settings_type("countdown")())
     grpo: GRPOConfig = field(default_factory=_default_grpo)
     """How rollouts become an update; but for the learning rate, as the released DPS scripts."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -60,11 +56,6 @@ class TrainConfig:
         require_counts(steps=self.steps)
         require_integers(seed=self.seed)
         require_setting(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2**32)")
-        if self.task.problems < self.rollout.prompts:
-            raise ValueError(
-                f"prompts={self.rollout.prompts} must not exceed the pool of "
-                f"task.problems={self.task.problems}"
-            )
         group, waves = self.grpo.rollouts_per_prompt, self.model.waves
         if group % waves != 0:
             raise ValueError(f"model.waves={waves} must divide rollouts_per_prompt={group}")
@@ -77,11 +68,6 @@ class TrainConfig:
             most = self.grpo.rollouts_per_prompt
             require_setting(self.rollout.keep <= most, "keep", self.rollout.keep, f"at most {most}")
         self._check_numbers_of_rollouts()
-        if self.task.held_out < self.evaluation.problems:
-            raise ValueError(
-                f"evaluation.problems={self.evaluation.problems} must not exceed "
-                f"task.held_out={self.task.held_out}"
-            )
 
     def _check_numbers_of_rollouts(self) -> None:
         """Refuse what does not go with selectors that say how many rollouts a prompt gets."""
@@ -101,7 +87,8 @@ class TrainConfig:
 
     def folder(self) -> Path:
         """Where the results go."""
-        name = f"{task_name(self.task)}-{self.selector.name}-seed{self.seed}"
+        task = name_of(self.task).replace(":", "-")
+        name = f"{task}-{self.selector.name}-seed{self.seed}"
         return Path("runs") / name if self.out is None else self.out
 
 
@@ -109,7 +96,7 @@ def default_config(task: str, model: str = "base") -> TrainConfig:
     """The settings of ``dpsjax train TASK --model MODEL`` without further options.
 
     Args:
-        task: one of :data:`dpsjax.run.sections.TASKS`.
+        task: a name of :mod:`dpsjax.tasks.registry`.
         model: of ``--model``. A small policy has the task's own defaults. The checkpoint folder of
             a language model has those of the published DPS runs: learning rate 1e-6, responses of
             1,024 tokens; and what a model of that size needs: bfloat16, scanned layers,
@@ -121,7 +108,8 @@ def default_config(task: str, model: str = "base") -> TrainConfig:
     >>> default_config("operators").rollout.prompts
     32
     """
-    config = _of_task(task)
+    start = TrainConfig(task=settings_type(task)())
+    config = _replaced(start, entry_of(task).run, "")
     if not is_checkpoint_folder(model):
         return config
     compute = {"dtype": "bfloat16", "remat": "full", "scan_layers": True}
@@ -134,20 +122,6 @@ def default_config(task: str, model: str = "base") -> TrainConfig:
         grpo=GRPOConfig(),
         task=task_settings,
     )
-
-
-def _of_task(task: str) -> TrainConfig:
-    """The defaults for the task's own small policy."""
-    if task == "operators":
-        return TrainConfig(
-            steps=200,
-            task=OperatorsConfig(),
-            rollout=RolloutConfig(prompts=32),
-            grpo=GRPOConfig(learning_rate=OPERATORS_RATE),
-        )
-    if task == "countdown":
-        return TrainConfig()
-    raise ValueError(f"task={task!r} is not known: use one of {', '.join(TASKS)}")
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -165,8 +139,16 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     if Path(config.model.init).exists():
         values["model"]["init"] = str(Path(config.model.init).absolute())
     values["selector"] = {"name": config.selector.name, **values["selector"]}
-    values["task"] = {"name": task_name(config.task), **values["task"]}
+    task = {name: _whole_path(value) for name, value in values["task"].items()}
+    values["task"] = {"name": name_of(config.task), **task}
     return values
+
+
+def _whole_path(value: Any) -> Any:
+    """A path, or each of several, as it is found from any folder."""
+    if isinstance(value, tuple | list):
+        return [_whole_path(item) for item in value]
+    return str(value.absolute()) if isinstance(value, Path) else value
 
 
 def _plain(value: Any) -> Any:
@@ -225,6 +207,14 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, wider.get(kind, origin or kind))
 
 
+def _item_of(kind: Any) -> Any:
+    """The type of what a tuple holds, also of one that may be None."""
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return parts[0]
+    return next((_item_of(part) for part in parts if typing.get_origin(part) is tuple), kind)
+
+
 def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:
     """``default`` with other values; its nested settings and tuples show how to read JSON."""
     kinds = typing.get_type_hints(type(default), include_extras=True)
@@ -240,7 +230,8 @@ def _replaced(default: Any, values: Mapping[str, Any], where: str) -> Any:
         elif not _fits(value, kinds[name]):
             raise ValueError(f"{where}{name}={value!r} must be like {old!r}")
         elif isinstance(value, list):
-            value = tuple(value)
+            paths = _fits(Path(), _item_of(kinds[name]))
+            value = tuple(Path(item) if paths else item for item in value)
         elif isinstance(value, str) and _fits(Path(), kinds[name]):
             value = Path(value)
         changes[name] = value

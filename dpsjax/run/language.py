@@ -1,25 +1,24 @@
 """A task for a language model from a checkpoint folder: its tokenizer, its chat template.
 
 The small policies that ship with dpsjax read ``3 25 7=46:`` and answer with an expression. A model
-that was trained on language is asked in words and answers in words; what counts is between its last
-``<answer>`` tags, or the whole response where it has none.
+that was trained on language is asked in words and answers in words: a task says how
+(:class:`dpsjax.tasks.base.Words`).
 """
 
 import dataclasses
 import datetime
 import hashlib
 import itertools
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from dpsjax.policy import ChatTokenizer, load_tokenizer
-from dpsjax.tasks.base import Problem, Score, Task
+from dpsjax.tasks.base import Problem, Score, Task, Tokenizer
 
 # For templates that write the date (Llama 3's own default): prompts must not change overnight.
 _TODAY = datetime.date(2024, 7, 26)
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +56,20 @@ class ResponseTokenizer:
         return self.chat.encode(text)
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
-        """The text up to the first stop token; ids that the tokenizer does not know are left out.
+        """The text up to the first stop token, as a verifier must see it: nothing is left out.
 
-        A model's embedding may be larger than its vocabulary, so such ids can be sampled.
+        Special tokens are written as they are called, or ``1<|im_start|>2`` would be 12. Ids that
+        the tokenizer does not know become U+FFFD: a model's embedding may be larger than its
+        vocabulary, so they can be sampled.
         """
         tokens = (raw.__index__() for raw in ids)
-        return self.chat.decode(
-            list(itertools.takewhile(lambda token: token not in self.chat.stop_ids, tokens))
-        )
+        response = itertools.takewhile(lambda token: token not in self.chat.stop_ids, tokens)
+        known = self.chat.backend.id_to_token
+        text = ""
+        for sound, run in itertools.groupby(response, lambda token: known(token) is not None):
+            found = list(run)
+            text += self.chat.decode(found, special=True) if sound else UNKNOWN * len(found)
+        return text
 
 
 def is_checkpoint_folder(init: str) -> bool:
@@ -72,12 +77,20 @@ def is_checkpoint_folder(init: str) -> bool:
     return init not in ("base", "random") and Path(init).is_dir()
 
 
-def for_language_model(task: Task, folder: Path) -> Task:
+def as_text(task: Task) -> Task:
+    """The same problems with prompts that are texts; of messages, their contents."""
+    if all(isinstance(problem.prompt, str) for problem in (*task.train, *task.test)):
+        return task
+    return _asked(task, Problem.text, task.tokenizer)
+
+
+def for_language_model(task: Task, folder: Path, settings: Mapping[str, Any] | None = None) -> Task:
     """The same problems for a model of a checkpoint folder.
 
     Args:
-        task: with a chat template, its ``question`` is asked.
+        task: with a chat template it is asked in its words.
         folder: with ``tokenizer.json``.
+        settings: further names of the template, such as ``enable_thinking``.
 
     Returns:
         a task with other prompts, tokenizer and scoring.
@@ -90,38 +103,33 @@ def for_language_model(task: Task, folder: Path) -> Task:
     chat = load_tokenizer(folder)
     tokenizer = ResponseTokenizer(chat)
 
-    def ask(problem: Problem) -> Problem:
+    def ask(problem: Problem) -> str:
         if not chat.template:
-            return problem
-        content = problem.prompt if task.question is None else task.question(problem)
-        prompt = chat.chat([{"role": "user", "content": content}], today=_TODAY)
-        return dataclasses.replace(problem, prompt=prompt)
+            return problem.text()
+        asked = problem.prompt if task.words is None else task.words.question(problem)
+        messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+        return chat.chat(messages, today=_TODAY, **(settings or {}))
 
-    train, test = (tuple(map(ask, problems)) for problems in (task.train, task.test))
+    answer = None if task.words is None else task.words.answer
+    if answer is None:
+        return _asked(task, ask, tokenizer)
 
     def score(problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        return task.score(problems, [final_answer(response) for response in responses])
+        return task.score(problems, [answer(response) for response in responses])
 
-    return dataclasses.replace(
-        task,
-        train=train,
-        test=test,
-        score=score,
-        tokenizer=tokenizer,
-        prompt_tokens=max(len(tokenizer.encode(p.prompt)) for p in (*train, *test)),
+    return dataclasses.replace(_asked(task, ask, tokenizer), score=score)
+
+
+def _asked(task: Task, ask: Callable[[Problem], str], tokenizer: Tokenizer) -> Task:
+    """A task with its prompts as texts of a tokenizer."""
+    train, test = (
+        tuple(dataclasses.replace(problem, prompt=ask(problem)) for problem in problems)
+        for problems in (task.train, task.test)
     )
-
-
-def final_answer(response: str) -> str:
-    """What is between the last pair of ``<answer>`` tags, or all of it.
-
-    >>> final_answer("<think>1+2</think> <answer> 2+1 </answer>")
-    '2+1'
-    >>> final_answer(" 1+2")
-    '1+2'
-    """
-    found = _ANSWER.findall(response)
-    return (found[-1] if found else response).strip()
+    longest = max(len(tokenizer.encode(p.text())) for p in (*train, *test))
+    return dataclasses.replace(
+        task, train=train, test=test, tokenizer=tokenizer, prompt_tokens=longest
+    )
 
 
 def folder_digest(folder: Path) -> str:

@@ -1,9 +1,10 @@
 """The sections of the settings, checked when made; :mod:`dpsjax.run.config` has the whole."""
 
+import json
 import math
+import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -17,119 +18,7 @@ from dpsjax.checks import (
 )
 from dpsjax.loop.responses import Sample
 from dpsjax.policy import Compute, PolicyConfig, Sampling
-from dpsjax.tasks import countdown
-from dpsjax.tasks import operators as chains
 from dpsjax.tasks.base import Task, Tokenizer, stop_ids
-
-
-@dataclass(frozen=True)
-class CountdownConfig:
-    """Countdown: write an expression that uses each given number once and equals the target."""
-
-    problems: int = countdown.NUM_TRAIN
-    """Prompts in the training pool that the selector chooses from."""
-    held_out: int = countdown.NUM_TEST
-    """Held-out problems, none of which is a training problem."""
-    sizes: tuple[int, ...] = countdown.SIZES
-    """How many numbers a problem may have."""
-    weights: tuple[float, ...] = countdown.WEIGHTS
-    """Relative frequency of each of the sizes."""
-    numbers: tuple[int, int] = countdown.NUMBERS
-    """Smallest and largest number."""
-    targets: tuple[int, int] = countdown.TARGETS
-    """Smallest and largest target."""
-    response_tokens: int = countdown.RESPONSE_TOKENS
-    """Longest response."""
-    format_reward: float = 0.0
-    """Reward of a well-formed but wrong expression (the published runs: 0.1)."""
-    data_seed: int = 0
-    """Seed of the problems; the seed of the run does not change them."""
-
-    def __post_init__(self):
-        require_counts(problems=self.problems)
-        require_counts(least=0, held_out=self.held_out)
-
-    def build(self) -> Task:
-        """The task.
-
-        Raises:
-            ValueError: a setting is out of range.
-        """
-        return countdown.countdown(
-            self.problems,
-            self.held_out,
-            self.data_seed,
-            sizes=self.sizes,
-            weights=self.weights,
-            numbers=self.numbers,
-            targets=self.targets,
-            response_tokens=self.response_tokens,
-            format_reward=self.format_reward,
-        )
-
-    def base(self) -> Path:
-        """The weights that ship with the package for this task."""
-        return countdown.base_path()
-
-
-@dataclass(frozen=True)
-class OperatorsConfig:
-    """Operator chains, a designed regime: apply made-up functions to a value, write each result."""
-
-    problems: int = 2000
-    """Prompts in the training pool that the selector chooses from."""
-    held_out: int = 1000
-    """Held-out problems, none of which is a training problem."""
-    values: int = chains.VALUES
-    """How many values there are."""
-    operators: int = chains.OPERATORS
-    """How many operators there are."""
-    lengths: tuple[int, ...] = chains.LENGTHS
-    """How many operators a chain may have."""
-    weights: tuple[float, ...] = chains.WEIGHTS
-    """Relative frequency of each of the lengths."""
-    tables: int = 0
-    """Seed of what the operators do; the shipped base knows those of seed 0."""
-    data_seed: int = 0
-    """Seed of the problems; the seed of the run does not change them."""
-
-    def __post_init__(self):
-        require_counts(problems=self.problems)
-        require_counts(least=0, held_out=self.held_out)
-
-    def build(self) -> Task:
-        """The task.
-
-        Raises:
-            ValueError: a setting is out of range.
-        """
-        return chains.operator_chains(
-            self.problems,
-            self.held_out,
-            self.data_seed,
-            values=self.values,
-            operators=self.operators,
-            lengths=self.lengths,
-            weights=self.weights,
-            tables=self.tables,
-        )
-
-    def base(self) -> Path:
-        """The weights that ship with the package for this task."""
-        return chains.base_path()
-
-
-TaskConfig = CountdownConfig | OperatorsConfig
-TASKS: dict[str, type[TaskConfig]] = {"countdown": CountdownConfig, "operators": OperatorsConfig}
-
-
-def task_name(config: TaskConfig) -> str:
-    """What ``dpsjax train`` calls a task.
-
-    >>> task_name(OperatorsConfig())
-    'operators'
-    """
-    return next(name for name, kind in TASKS.items() if isinstance(config, kind))
 
 
 @dataclass(frozen=True)
@@ -170,13 +59,33 @@ class ModelConfig:
     are merged where the policy is written at the end."""
     lora_alpha: Annotated[float, tyro.conf.arg(prefix_name=False)] = 16.0
     """An adapter counts alpha / rank times."""
+    template: tuple[str, ...] = ()
+    """What the checkpoint's chat template is told, in JSON, such as enable_thinking=false."""
 
     def __post_init__(self):
+        self.template_settings()
         require_integers(lora_rank=self.lora_rank)
         require_real(lora_alpha=self.lora_alpha)
         require_setting(self.lora_rank >= 0, "lora_rank", self.lora_rank, "0 (off) or more")
         require_setting(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "above 0")
         self.compute()
+
+    def template_settings(self) -> dict[str, Any]:
+        """What the chat template is told.
+
+        Raises:
+            ValueError: an item is not NAME=JSON.
+        """
+        found = {}
+        for item in self.template:
+            name, equals, value = item.partition("=")
+            try:
+                found[name] = json.loads(value)
+            except ValueError:
+                equals = ""
+            if not (equals and name.isidentifier()):
+                raise ValueError(f"template={item!r} must be like enable_thinking=false")
+        return found
 
     def policy(self, vocab_size: int) -> PolicyConfig:
         """The architecture of a policy with random weights.
@@ -224,16 +133,18 @@ class RolloutConfig:
     keep: int | None = None
     """Learn from so many rollouts of each group, those of the greatest reward variance (PODS);
     from all by default."""
-    workers: Annotated[int, tyro.conf.arg(name="score-workers", prefix_name=False)] = 0
-    """Processes that score the responses, for verifiers that may hang or die; 0 scores here."""
+    workers: Annotated[int | None, tyro.conf.arg(name="score-workers", prefix_name=False)] = None
+    """Processes that score the responses, for verifiers that may hang or die; 0 scores here. By
+    default as the task needs: none, or for mathematics one for each processor core, up to 8."""
     seconds: Annotated[float, tyro.conf.arg(name="score-seconds", prefix_name=False)] = 30.0
-    """A worker that takes longer for the responses to one prompt is killed and replaced; they do
-    not count."""
+    """A worker that takes longer for the responses to one prompt (one response, in mathematics) is
+    killed and replaced; they do not count."""
 
     def __post_init__(self):
-        require_integers(workers=self.workers, **given(keep=self.keep))
+        require_integers(**given(keep=self.keep, workers=self.workers))
         require_real(seconds=self.seconds, temperature=self.temperature)
-        require_setting(self.workers >= 0, "workers", self.workers, "0 (none) or more")
+        few = self.workers is None or self.workers >= 0
+        require_setting(few, "workers", self.workers, "0 (none) or more")
         require_setting(0 < self.seconds < math.inf, "seconds", self.seconds, "above 0 and finite")
         require_setting(self.keep is None or self.keep >= 2, "keep", self.keep, "at least 2")
         require_counts(prompts=self.prompts)
@@ -241,6 +152,21 @@ class RolloutConfig:
         require_setting(
             self.temperature > 0, "temperature", self.temperature, "above 0 in training"
         )
+
+    def workers_of(self, task: Task) -> int:
+        """Processes that score the responses of a task.
+
+        Raises:
+            ValueError: none were asked for, and the task's verifier may hang or die.
+        """
+        if self.workers is None:
+            return min(os.cpu_count() or 1, 8) if task.isolated else 0
+        if task.isolated and not self.workers:
+            raise ValueError(
+                f"score-workers=0 would grade {task.name} in this process, where a response that "
+                "never ends would end the run: give at least 1"
+            )
+        return self.workers
 
     def sampling(self, max_tokens: int, tokenizer: Tokenizer) -> Sampling:
         """The settings for :func:`dpsjax.policy.generate`."""
@@ -254,14 +180,18 @@ class RolloutConfig:
         )
 
 
+_PROBLEMS = 500  # of an evaluation, where nothing else is said
+
+
 @dataclass(frozen=True)
 class EvaluationConfig:
     """Held-out accuracy: always the same problems and the same random keys."""
 
     every: int = 25
     """Steps between evaluations; one more is made before the first step and after the last."""
-    problems: int = 500
-    """Size of the uniformly drawn slice of the held-out problems."""
+    problems: int | None = None
+    """Size of the uniformly drawn slice of the held-out problems; by default 500, or all where
+    there are fewer."""
     samples: int = 2
     """Responses to each problem; accuracy is the mean over all of them."""
     temperature: float = 1.0
@@ -269,8 +199,12 @@ class EvaluationConfig:
 
     def __post_init__(self):
         require_counts(every=self.every)
-        require_counts(problems=self.problems)
+        require_counts(**given(problems=self.problems))
         require_counts(samples=self.samples)
+
+    def size(self, held_out: int) -> int:
+        """How many of so many held-out problems are asked."""
+        return min(held_out, _PROBLEMS) if self.problems is None else self.problems
 
     def sampling(self, max_tokens: int, tokenizer: Tokenizer) -> Sampling:
         """The settings for :func:`dpsjax.policy.generate`."""

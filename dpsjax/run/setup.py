@@ -35,7 +35,7 @@ from dpsjax.policy import (
 )
 from dpsjax.policy.sharding import MESH_AXES, shardings
 from dpsjax.run.config import MeshConfig, TrainConfig
-from dpsjax.run.language import for_language_model, is_checkpoint_folder
+from dpsjax.run.language import as_text, for_language_model, is_checkpoint_folder
 from dpsjax.selectors import Outlook, inspect
 from dpsjax.tasks.base import Problem, Task
 from dpsjax.tasks.workers import ScoringWorkers
@@ -91,7 +91,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             params = _adapters(spec.adapters, policy, mesh, jax.random.fold_in(key, _ADAPTERS))
         rows = build.round_up(len(task.train), mesh.size)
         data = config.selector.data(task.train, rows)
-        held_out = uniform_slice(task.test, config.evaluation.problems)
+        held_out = uniform_slice(task.test, config.evaluation.size(len(task.test)))
         of_evaluation = jax.random.fold_in(key, _EVALUATION)
         state = stages.start(params, jax.random.fold_in(key, _STEPS), data)
         run = Run(
@@ -124,13 +124,31 @@ def build_task(config: TrainConfig) -> Task:
         OSError: a checkpoint folder has no tokenizer.
     """
     task = config.task.build()
-    if config.rollout.workers:
-        score = ScoringWorkers(task.score, config.rollout.workers, config.rollout.seconds)
+    _require_enough(task, config)
+    if workers := config.rollout.workers_of(task):
+        seconds, one = config.rollout.seconds, task.isolated
+        score = ScoringWorkers(task.score, workers, seconds, one_by_one=one)
         score.start()
         task = dataclasses.replace(task, score=score)
     if is_checkpoint_folder(config.model.init):
-        task = for_language_model(task, Path(config.model.init))
-    return task
+        return for_language_model(task, Path(config.model.init), config.model.template_settings())
+    return as_text(task)
+
+
+def _require_enough(task: Task, config: TrainConfig) -> None:
+    """Refuse a pool that is smaller than a batch, or than the evaluation's slice."""
+    pool, held_out = len(task.train), len(task.test)
+    if pool < config.rollout.prompts:
+        raise ValueError(
+            f"prompts={config.rollout.prompts} must not exceed the pool of {pool} problems"
+        )
+    if not held_out:
+        raise ValueError("there is no held-out problem, and every run is evaluated: hold some out")
+    if config.evaluation.size(held_out) > held_out:
+        raise ValueError(
+            f"evaluation.problems={config.evaluation.problems} must not exceed the {held_out} "
+            "held-out problems"
+        )
 
 
 def spec_of(config: TrainConfig, task: Task, policy: PolicyConfig) -> Spec:

@@ -1,12 +1,14 @@
 """What a task is: problems, a verifier, and the tokenizer that both sides speak.
 
-Plain Python, no arrays: a policy turns tokens into text, a task turns text into rewards.
+Plain Python, no arrays: a policy turns tokens into text, a task turns text into rewards. A task of
+one's own is a :class:`TaskSettings` with a ``build``; its fields are options of ``dpsjax train``.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
@@ -18,17 +20,33 @@ class Problem:
     """One prompt and what its verifier needs.
 
     Attributes:
-        prompt: the text shown to the policy.
+        prompt: what the policy reads: a text, or the messages of a conversation, each a mapping
+            with ``role`` and ``content``, for models of checkpoint folders.
         answer: private to the task, JSON-serialisable.
         source: the group it is reported under, for example ``"4 numbers"``.
+        id: stable, and no other problem of the same pool has it; made of the rest if not given.
     """
 
-    prompt: str
+    prompt: str | Sequence[Mapping[str, Any]]
     answer: Any
     source: str
+    id: str = ""
 
     def __post_init__(self):
-        checks.require_type(str, "a text", prompt=self.prompt, source=self.source)
+        checks.require_type(str, "a text", source=self.source, id=self.id)
+        if not isinstance(self.prompt, str):
+            checks.require_items(Mapping, "a message", prompt=self.prompt)
+            if not self.prompt or any({"role", "content"} - set(m) for m in self.prompt):
+                raise ValueError("prompt must hold messages, each with a role and content")
+        if not self.id:
+            text = json.dumps([self.source, self.prompt, self.answer], sort_keys=True, default=repr)
+            object.__setattr__(self, "id", hashlib.sha256(text.encode()).hexdigest()[:16])
+
+    def text(self) -> str:
+        """The prompt as one text: of messages, their contents."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return "\n\n".join(str(message["content"]) for message in self.prompt)
 
 
 class Score(NamedTuple):
@@ -36,7 +54,8 @@ class Score(NamedTuple):
 
     Attributes:
         reward: what the policy is trained on.
-        correct: what is counted as solved; the solve states are defined on this.
+        correct: what is counted as solved. What is believed of prompts, and so the choice of the
+            next, rests on this alone: a reward for form makes no prompt look partially solved.
         reason: why the response is not correct, ``""`` when it is.
         answer: what was taken for the answer, ``""`` where none was found.
     """
@@ -110,6 +129,18 @@ def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
 Scorer = Callable[[Sequence[Problem], Sequence[str]], list[Score]]
 
 
+class Words(NamedTuple):
+    """How a task whose prompts are no sentences is put to a model of language, and understood.
+
+    Attributes:
+        question: a problem in words; a text, or messages.
+        answer: what the verifier is given of a response in words.
+    """
+
+    question: Callable[[Problem], str | Sequence[Mapping[str, Any]]]
+    answer: Callable[[str], str]
+
+
 @dataclass(frozen=True)
 class Task:
     """A pool of training problems, a held-out pool, and how to score responses to them.
@@ -123,8 +154,12 @@ class Task:
         tokenizer: encodes prompts, decodes responses.
         prompt_tokens: no prompt is longer than this.
         response_tokens: responses are cut after this many tokens, end of sequence included.
-        question: a problem in words, for policies that are asked through a chat template; None
-            where the prompt is the question.
+        words: for models of language; None where the prompt is the question, and the verifier
+            reads whole responses.
+        isolated: score in processes of its own, one response at a time: for verifiers that may
+            hang or die of what a policy writes.
+        inputs: further inputs that decide the rewards, by name, with a digest of their content; a
+            run is repeated with the same only.
     """
 
     name: str
@@ -134,10 +169,13 @@ class Task:
     tokenizer: Tokenizer
     prompt_tokens: int
     response_tokens: int
-    question: Callable[[Problem], str] | None = None
+    words: Words | None = None
+    isolated: bool = False
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         checks.require_items(Problem, "a Problem", train=self.train, test=self.test)
+        require_distinct(train=self.train, test=self.test)
         checks.require_callable(score=self.score)
         checks.require_type(str, "a short name", name=self.name)
         checks.require_type(Tokenizer, "a Tokenizer", tokenizer=self.tokenizer)
@@ -146,10 +184,63 @@ class Task:
         )
 
     def fingerprint(self) -> str:
-        """Sha256 over all problems in their order: equal exactly when the data are equal."""
+        """Sha256 over all problems in their order: equal exactly when the data are equal.
+
+        Ids are no part of it: they name a problem, and change none.
+        """
         digest = hashlib.sha256()
         for split, problems in (("train", self.train), ("test", self.test)):
             for problem in problems:
                 row = [split, problem.prompt, problem.answer, problem.source]
                 digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
         return digest.hexdigest()
+
+
+def require_distinct(**pools: Sequence[Problem]) -> None:
+    """Demand that no two problems of a pool have the same id.
+
+    Args:
+        **pools: by name.
+
+    Raises:
+        ValueError: two have; the message names the id and both places.
+    """
+    for name, problems in pools.items():
+        places: dict[str, int] = {}
+        for place, problem in enumerate(problems):
+            first = places.setdefault(problem.id, place)
+            if first != place:
+                raise ValueError(
+                    f"{name} holds the id {problem.id!r} twice, at {first} and at {place}: what "
+                    "is believed of a prompt needs a name of its own; give each problem another "
+                    "id, or leave out the copy"
+                )
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """The settings of a task: a frozen dataclass below this one, whose fields are its options.
+
+    Field types are what a command line and JSON can say: bool, int, float, str, Path, Literal,
+    tuples of them, and None. The text below a field is its help.
+    """
+
+    def build(self) -> Task:
+        """The task.
+
+        Raises:
+            ValueError: a setting is out of range, or does not fit the data.
+            OSError: data cannot be read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define build() -> Task")
+
+    def base(self) -> Path:
+        """The weights that ``--init base`` means.
+
+        Raises:
+            ValueError: there are none.
+        """
+        raise ValueError(
+            "init='base': no weights come with this task; give --model DIR, a folder of a Qwen or "
+            "Llama checkpoint, or --init random for a small policy that reads bytes"
+        )

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from dpsjax import checks
-from dpsjax.tasks.base import Problem, Score, Task
+from dpsjax.tasks.answers import tagged
+from dpsjax.tasks.base import Problem, Score, Task, TaskSettings, Words
 from dpsjax.tasks.expression import ExpressionError, evaluate
 from dpsjax.tasks.shares import Split, quotas, split_of
 from dpsjax.tasks.solution import random_tree, write
@@ -140,8 +141,50 @@ def countdown(
         tokenizer=TOKENIZER,
         prompt_tokens=difficulty.prompt_tokens(),
         response_tokens=response_tokens,
-        question=question,
+        words=Words(question, tagged),
     )
+
+
+@dataclass(frozen=True)
+class CountdownConfig(TaskSettings):
+    """Countdown: write an expression that uses each given number once and equals the target."""
+
+    problems: int = NUM_TRAIN
+    """Prompts in the training pool that the selector chooses from."""
+    held_out: int = NUM_TEST
+    """Held-out problems, none of which is a training problem."""
+    sizes: tuple[int, ...] = SIZES
+    """How many numbers a problem may have."""
+    weights: tuple[float, ...] = WEIGHTS
+    """Relative frequency of each of the sizes."""
+    numbers: tuple[int, int] = NUMBERS
+    """Smallest and largest number."""
+    targets: tuple[int, int] = TARGETS
+    """Smallest and largest target."""
+    response_tokens: int = RESPONSE_TOKENS
+    """Longest response."""
+    format_reward: float = 0.0
+    """Reward of a well-formed but wrong expression (the published runs: 0.1)."""
+    data_seed: int = 0
+    """Seed of the problems; the seed of the run does not change them."""
+
+    def __post_init__(self):
+        checks.require_counts(problems=self.problems)
+        checks.require_counts(least=0, held_out=self.held_out)
+
+    def build(self) -> Task:
+        """The task.
+
+        Raises:
+            ValueError: a setting is out of range.
+        """
+        settings = dict(vars(self))
+        names = ("problems", "held_out", "data_seed")
+        return countdown(*(settings.pop(name) for name in names), **settings)
+
+    def base(self) -> Path:
+        """The weights that ship with the package for this task."""
+        return base_path()
 
 
 # The two pools of the DPS paper's Countdown experiments; the shipped base is not made for them.
@@ -179,7 +222,7 @@ def verify(
         ValueError: ``format_reward`` is out of range.
 
     >>> verify("3*7+25", [3, 25, 7], 46)
-    Score(reward=1.0, correct=True, reason='')
+    Score(reward=1.0, correct=True, reason='', answer='3*7+25')
     >>> verify("25-7-3", [3, 25, 7], 46).reason
     'wrong value 15'
     """
@@ -192,10 +235,10 @@ def verify(
     except ExpressionError as error:
         return Score(0.0, False, str(error))
     if sorted(used) != sorted(numbers):
-        return Score(format_reward, False, "numbers not used exactly once")
+        return Score(format_reward, False, "numbers not used exactly once", expression)
     if value != target:
-        return Score(format_reward, False, f"wrong value {value}")
-    return Score(1.0, True, "")
+        return Score(format_reward, False, f"wrong value {value}", expression)
+    return Score(1.0, True, "", expression)
 
 
 def score(

@@ -12,6 +12,7 @@ to see what the choice of prompts does; it stands for no natural task.
 
 import importlib.resources
 import itertools
+import operator
 import random
 import string
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpsjax import checks
-from dpsjax.tasks.base import Problem, Score, Task
+from dpsjax.tasks.answers import tagged
+from dpsjax.tasks.base import Problem, Score, Task, TaskSettings, Words
 from dpsjax.tasks.shares import Split, quotas, split_of
 from dpsjax.tasks.tokenizer import CharTokenizer
 
@@ -120,7 +122,48 @@ def operator_chains(
         tokenizer=chains.tokenizer(),
         prompt_tokens=max(chains.lengths) + 2,
         response_tokens=max(chains.lengths) + 1,
+        words=Words(operator.attrgetter("prompt"), tagged),
     )
+
+
+@dataclass(frozen=True)
+class OperatorsConfig(TaskSettings):
+    """Operator chains, a designed regime: apply made-up functions to a value, write each result."""
+
+    problems: int = 2000
+    """Prompts in the training pool that the selector chooses from."""
+    held_out: int = 1000
+    """Held-out problems, none of which is a training problem."""
+    values: int = VALUES
+    """How many values there are."""
+    operators: int = OPERATORS
+    """How many operators there are."""
+    lengths: tuple[int, ...] = LENGTHS
+    """How many operators a chain may have."""
+    weights: tuple[float, ...] = WEIGHTS
+    """Relative frequency of each of the lengths."""
+    tables: int = 0
+    """Seed of what the operators do; the shipped base knows those of seed 0."""
+    data_seed: int = 0
+    """Seed of the problems; the seed of the run does not change them."""
+
+    def __post_init__(self):
+        checks.require_counts(problems=self.problems)
+        checks.require_counts(least=0, held_out=self.held_out)
+
+    def build(self) -> Task:
+        """The task.
+
+        Raises:
+            ValueError: a setting is out of range.
+        """
+        settings = dict(vars(self))
+        names = ("problems", "held_out", "data_seed")
+        return operator_chains(*(settings.pop(name) for name in names), **settings)
+
+    def base(self) -> Path:
+        """The weights that ship with the package for this task."""
+        return base_path()
 
 
 def verify(response: str, answer: str) -> Score:
@@ -134,17 +177,19 @@ def verify(response: str, answer: str) -> Score:
         TypeError: an argument is no text.
 
     >>> verify("50", "50")
-    Score(reward=1.0, correct=True, reason='')
+    Score(reward=1.0, correct=True, reason='', answer='50')
     >>> verify("57", "50").reason
     'value 2 is 7, not 0'
     """
     checks.require_type(str, "a text", response=response, answer=answer)
     if response == answer:
-        return Score(1.0, True, "")
+        return Score(1.0, True, "", response)
     if len(response) != len(answer):
-        return Score(0.0, False, f"{len(response)} characters, not {len(answer)} values")
+        return Score(0.0, False, f"{len(response)} characters, not {len(answer)} values", response)
     place = next(i for i, pair in enumerate(zip(response, answer, strict=True)) if len({*pair}) > 1)
-    return Score(0.0, False, f"value {place + 1} is {response[place]}, not {answer[place]}")
+    return Score(
+        0.0, False, f"value {place + 1} is {response[place]}, not {answer[place]}", response
+    )
 
 
 def score(problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:

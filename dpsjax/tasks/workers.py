@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dpsjax import checks
@@ -20,8 +21,10 @@ from dpsjax.tasks.base import LostScores, Problem, Score, Scorer
 
 # A worker imports the verifier, and that may import anything.
 _START_SECONDS = 120.0
-# After so many lost workers the rest of a call is given up: every one costs a deadline.
+# After so many lost workers in a row the rest of a call is given up: every one costs a deadline.
 _MOST_LOST = 4
+# What a worker may need beyond what it has when it is ready, where responses are graded one by one.
+_MEMORY_BYTES = 2 << 30
 
 
 class _Worker(NamedTuple):
@@ -37,11 +40,12 @@ class _Worker(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """Responses ``start..stop`` on a worker's desk, until ``deadline``."""
+    """Responses ``start..stop`` on a worker's desk; the next ``size`` are due at ``deadline``."""
 
     worker: _Worker
     start: int
     stop: int
+    size: int
     deadline: float
 
 
@@ -55,14 +59,18 @@ class ScoringWorkers:
     Args:
         score: the verifier; a function that can be pickled, so one of a module.
         count: workers.
-        seconds: what a worker may take for the responses to one problem.
+        seconds: what a worker may take for the responses to one problem, or for one response.
+        one_by_one: each response by itself: what hangs or dies costs one response, and a worker
+            has two gigabytes for it.
 
     Raises:
         TypeError: ``score`` is no function, or ``count`` or ``seconds`` no number.
         ValueError: ``count`` or ``seconds`` is out of range, or ``score`` cannot be pickled.
     """
 
-    def __init__(self, score: Scorer, count: int = 2, seconds: float = 30.0) -> None:
+    def __init__(
+        self, score: Scorer, count: int = 2, seconds: float = 30.0, *, one_by_one: bool = False
+    ) -> None:
         checks.require_callable(score=score)
         checks.require_counts(count=count)
         checks.require_real(seconds=seconds)
@@ -75,7 +83,9 @@ class ScoringWorkers:
                 f"score={score!r} cannot be sent to another process ({error}): make it a function "
                 "at the top level of a module"
             ) from error
+        checks.require_type(bool, "a boolean", one_by_one=one_by_one)
         self.score, self.count, self.seconds = score, count, seconds
+        self.one_by_one = one_by_one
         self._idle: list[_Worker] = []
 
     def __call__(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
@@ -104,11 +114,19 @@ class ScoringWorkers:
             for pipe in _next(busy.values()):
                 job = busy.pop(pipe)
                 answer, alive = self._collect(job)
-                lost += not alive
+                lost = 0 if alive else lost + 1
+                done = job.start + job.size
                 if isinstance(answer, str):
                     errors.append(answer)
                 else:
-                    scores[job.start : job.stop] = answer
+                    scores[job.start : done] = answer
+                if done == job.stop:
+                    self._idle += [job.worker] * alive
+                elif alive:
+                    due = time.monotonic() + self.seconds
+                    busy[pipe] = job._replace(start=done, deadline=due)
+                else:
+                    waiting.appendleft((done, job.stop))
         if errors:
             raise LostScores(scores, errors)
         return [score for score in scores if score is not None]
@@ -120,7 +138,7 @@ class ScoringWorkers:
             ValueError: it ended, or did not answer in time; with the likely cause.
         """
         if not self._idle:
-            self._idle.append(_start(self.score))
+            self._idle.append(self._start())
 
     def close(self) -> None:
         """End the workers; a later call starts others."""
@@ -130,14 +148,18 @@ class ScoringWorkers:
     def _hand_out(
         self, start: int, stop: int, problems: Sequence[Problem], responses: Sequence[str]
     ) -> _Job:
-        worker = self._idle.pop() if self._idle else _start(self.score)
+        worker = self._idle.pop() if self._idle else self._start()
         try:
             worker.pipe.send((list(problems[start:stop]), list(responses[start:stop])))
         except OSError:  # it died while it was idle, or at its start
             worker.kill()
-            worker = _start(self.score)
+            worker = self._start()
             worker.pipe.send((list(problems[start:stop]), list(responses[start:stop])))
-        return _Job(worker, start, stop, time.monotonic() + self.seconds)
+        size = 1 if self.one_by_one else stop - start
+        return _Job(worker, start, stop, size, time.monotonic() + self.seconds)
+
+    def _start(self) -> _Worker:
+        return _start(self.score, self.one_by_one)
 
     def _collect(self, job: _Job) -> tuple[list[Score] | str, bool]:
         """What a worker has to say, and whether it lives; one that has nothing is killed."""
@@ -146,10 +168,8 @@ class ScoringWorkers:
                 answer = json.loads(job.worker.pipe.recv_bytes())
                 if not isinstance(answer, str):
                     answer = [Score(*score) for score in answer]
-                self._idle.append(job.worker)
-                if isinstance(answer, list) and len(answer) != job.stop - job.start:
-                    wanted = job.stop - job.start
-                    return f"{len(answer)} scores came back for {wanted} responses", True
+                if isinstance(answer, list) and len(answer) != job.size:
+                    return f"{len(answer)} scores came back for {job.size} responses", True
                 return answer, True
             fault = f"no answer within {self.seconds} seconds, the worker was killed"
         except Exception as error:  # whatever cannot be received or read
@@ -183,12 +203,12 @@ def _next(jobs: Collection[_Job]) -> list[Connection]:
     return list({pipe: None for pipe in (*ready, *over) if isinstance(pipe, Connection)})
 
 
-def _start(score: Scorer) -> _Worker:
+def _start(score: Scorer, one_by_one: bool) -> _Worker:
     """Start a worker and wait until it has imported the verifier."""
     context = multiprocessing.get_context("spawn")  # a fork would share locks and devices
     ours, theirs = context.Pipe()
     pipe: Any = ours  # typed as another class on Windows
-    process = context.Process(target=_serve, args=(theirs, score), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, score, one_by_one), daemon=True)
     before = os.environ.get("JAX_PLATFORMS")
     os.environ["JAX_PLATFORMS"] = "cpu"  # read by the child alone: JAX is imported here
     try:
@@ -216,24 +236,44 @@ def _start(score: Scorer) -> _Worker:
     )
 
 
-def _serve(pipe: Connection, score: Scorer) -> None:
+def _serve(pipe: Connection, score: Scorer, one_by_one: bool) -> None:
     """What a worker does until its parent is gone.
 
     It answers in JSON: a worker handles hostile text, so what it sends is never unpickled.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    if one_by_one:
+        score([], [])  # a verifier imports what it needs, which is no response's fault
+        _limit_memory()
     pipe.send_bytes(b"ready")
     while True:
         try:
             problems, responses = pipe.recv()
         except EOFError:
             return
-        try:
-            scores = score(problems, responses)
-            plain = [
-                (float(s.reward), bool(s.correct), str(s.reason), str(s.answer)) for s in scores
-            ]
-            answer = json.dumps(plain)
-        except Exception as error:  # a verifier is foreign code
-            answer = json.dumps(f"{type(error).__name__}: {error}")
-        pipe.send_bytes(answer.encode())
+        size = 1 if one_by_one else len(problems)
+        for start in range(0, len(problems), max(size, 1)):
+            part = slice(start, start + size)
+            pipe.send_bytes(_answer(score, problems[part], responses[part]))
+
+
+def _answer(score: Scorer, problems: Sequence[Problem], responses: Sequence[str]) -> bytes:
+    """Scores, or what went wrong, as JSON."""
+    try:
+        scores = score(problems, responses)
+        plain = [(float(s.reward), bool(s.correct), str(s.reason), str(s.answer)) for s in scores]
+        return json.dumps(plain).encode()
+    except Exception as error:  # a verifier is foreign code
+        return json.dumps(f"{type(error).__name__}: {str(error)[:1000]}").encode()
+
+
+def _limit_memory() -> None:
+    """Let an allocation beyond the limit fail in this process, where the system can do that."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+        most = pages * resource.getpagesize() + _MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    except (ImportError, OSError, ValueError):
+        return  # another system; the deadline holds everywhere

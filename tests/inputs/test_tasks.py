@@ -5,11 +5,13 @@ import random
 import pytest
 
 from dpsjax.tasks import (
+    answers,
     base,
     countdown,
     expression,
     features,
     operators,
+    registry,
     solution,
     tokenizer,
     traces,
@@ -50,7 +52,21 @@ def first_chain(**arguments):
 
 ROWS = {
     "base.Problem": Row(
-        base.Problem, {"prompt": "2 3=5:", "answer": 5, "source": "2"}, free=frozenset({"answer"})
+        base.Problem,
+        {"prompt": "2 3=5:", "answer": 5, "source": "2", "id": "a"},
+        also={"prompt": [(), ({"role": "user"},), ("x",), 3]},
+        free=frozenset({"answer"}),
+    ),
+    **{
+        f"answers.{name}": Row(getattr(answers, name), {"text": "<answer>1</answer>"})
+        for name in ("between_tags", "boxed", "final_answer", "strictly_tagged", "tagged")
+    },
+    "registry.entry_of": Row(registry.entry_of, {"name": "countdown"}),
+    "registry.settings_type": Row(
+        registry.settings_type,
+        {"name": "countdown"},
+        also={"name": ["json:loads", "os:nothing"]},
+        said={"name": "task"},
     ),
     "features.prompt_features": Row(
         lambda problems: features.prompt_features(problems).tolist(), {"problems": (PROBLEM, CHAIN)}
@@ -114,7 +130,8 @@ ROWS = {
     "traces.header_line": Row(traces.header_line, {"num_prompts": 4}),
     "traces.row_line": Row(traces.row_line, {"row": ROW}),
     "workers.ScoringWorkers": Row(
-        workers.ScoringWorkers, {"score": countdown.score, "count": 2, "seconds": 30.0}
+        workers.ScoringWorkers,
+        {"score": countdown.score, "count": 2, "seconds": 30.0, "one_by_one": True},
     ),
     "workers.runs": Row(
         lambda problems: list(workers.runs(problems)), {"problems": [PROBLEM, PROBLEM]}
@@ -128,6 +145,12 @@ FIELDS = {
     for name, value in ROW.items()
 }
 ELSEWHERE = {
+    "base.TaskSettings": "tests/tasks/test_registry.py, and below for each task",
+    "base.require_distinct": "tests/tasks/test_registry.py",
+    "countdown.CountdownConfig": "tests/inputs/test_train.py",
+    "operators.OperatorsConfig": "tests/inputs/test_train.py",
+    "registry.name_of": "tests/tasks/test_registry.py",
+    "registry.load": "tests/tasks/test_registry.py",
     "shares.split_of": "tests/tasks/test_shares.py: for tasks, which check their own settings",
     "shares.quotas": "likewise",
     "base.Tokenizer": "a protocol",

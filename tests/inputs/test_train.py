@@ -4,9 +4,10 @@ import pytest
 
 from dpsjax.run import sections
 from dpsjax.run.config import TrainConfig
+from dpsjax.tasks import countdown, operators
 from tests.inputs.wrong import Row, complaints
 
-TASK = sections.CountdownConfig(problems=64, held_out=16)
+TASK = countdown.CountdownConfig(problems=64, held_out=16)
 # Sections that are given whole; their own numbers have rows of their own.
 WHOLE = {"rollout", "model", "selector", "task", "grpo", "evaluation", "mesh", "checkpoint"}
 ROWS = {
@@ -25,13 +26,13 @@ ROWS = {
         lambda **given: sections.ModelConfig(**given).policy(8), vars(sections.ModelConfig())
     ),
     "CountdownConfig": Row(
-        lambda **given: sections.CountdownConfig(**given).build(),
+        lambda **given: countdown.CountdownConfig(**given).build(),
         {**vars(TASK), "data_seed": 0},
         free=frozenset({"data_seed"}),
     ),
     "OperatorsConfig": Row(
-        lambda **given: sections.OperatorsConfig(**given).build(),
-        {**vars(sections.OperatorsConfig(problems=64, held_out=16)), "data_seed": 0},
+        lambda **given: operators.OperatorsConfig(**given).build(),
+        {**vars(operators.OperatorsConfig(problems=64, held_out=16)), "data_seed": 0},
         free=frozenset({"data_seed", "tables"}),
     ),
 }

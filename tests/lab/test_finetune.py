@@ -20,10 +20,9 @@ from dpsjax.loop.prompts import gather
 from dpsjax.loop.step import train_step
 from dpsjax.policy import generate
 from dpsjax.run.config import EvaluationConfig, MeshConfig, RolloutConfig, TrainConfig
-from dpsjax.run.sections import OperatorsConfig
 from dpsjax.run.selector_settings import settings
 from dpsjax.run.setup import prepare
-from dpsjax.tasks.operators import base_path, operator_chains
+from dpsjax.tasks.operators import OperatorsConfig, base_path, operator_chains
 
 GROUP, BATCH = 4, 6
 GRPO = GRPOConfig(rollouts_per_prompt=GROUP, learning_rate=1e-3)

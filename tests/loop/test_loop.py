@@ -9,10 +9,11 @@ import pytest
 from dpsjax import hmm
 from dpsjax.loop.state import digest
 from dpsjax.loop.step import train_step
-from dpsjax.run.config import CountdownConfig, MeshConfig, RolloutConfig
+from dpsjax.run.config import MeshConfig, RolloutConfig
 from dpsjax.run.outputs import real_rows
 from dpsjax.run.setup import make_mesh, prepare
 from dpsjax.run.training import train
+from dpsjax.tasks.countdown import CountdownConfig
 from tests.run import tiny
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from dpsjax.loop.state import digest
 from dpsjax.run.checkpoint import Saver, read_state
-from dpsjax.run.config import CheckpointConfig, CountdownConfig, MeshConfig, RolloutConfig
+from dpsjax.run.config import CheckpointConfig, MeshConfig, RolloutConfig
 from dpsjax.run.outputs import real_rows
+from dpsjax.tasks.countdown import CountdownConfig
 from tests.run import tiny
 
 POOL = 33  # eight devices need rows to fill up

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -9,14 +10,20 @@ from dpsjax.loop.metrics import read_records
 from dpsjax.loop.prompts import tokenize
 from dpsjax.policy import load_checkpoint
 from dpsjax.run.config import ModelConfig
-from dpsjax.run.language import folder_digest, for_language_model, is_checkpoint_folder
+from dpsjax.run.language import (
+    as_text,
+    folder_digest,
+    for_language_model,
+    is_checkpoint_folder,
+)
+from dpsjax.tasks.base import Problem, stop_ids
 from dpsjax.tasks.countdown import countdown
 from tests.run import tiny
 
 pytest.importorskip("tokenizers", reason="needs the extra: hf")
 pytest.importorskip("jinja2", reason="needs the extra: hf")
 
-from tests.run.folders import logits, write_folder
+from tests.run.folders import TEMPLATE, logits, write_folder
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +66,31 @@ def test_what_is_between_the_last_tags_counts(folder, plain):
     assert task.score([problem], [two])[0].correct
 
 
-def test_responses_end_at_any_stop_token_and_unknown_ids_are_left_out(folder, plain):
+def test_responses_end_at_any_stop_token_and_nothing_in_them_vanishes(folder, plain):
+    """What a verifier would not see, it could not judge: 1<|assistant|>2 is not 12."""
     tokenizer = for_language_model(plain, folder).tokenizer
-    one, end, user = tokenizer.encode("1<|end|><|user|>")
-    assert tokenizer.decode([one, 263, one, end, one]) == "11"
+    one, end, user, assistant = tokenizer.encode("1<|end|><|user|><|assistant|>")
+    assert tokenizer.decode([one, 263, one, end, one]) == "1\ufffd1"
+    assert tokenizer.decode([263, 263]) == "\ufffd\ufffd" and tokenizer.decode([]) == ""
     assert tokenizer.decode([one, user, one]) == "1"
+    assert tokenizer.decode([one, assistant, one]) == "1<|assistant|>1"
+    assert stop_ids(tokenizer) == (end, user)
+
+
+def test_messages_and_settings_reach_the_template(tmp_path, plain):
+    write_folder(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["chat_template"] = TEMPLATE + "{{ mood }}"
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    talk = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"})
+    asked = dataclasses.replace(plain, train=(Problem(talk, None, ""),), words=None)
+    found = for_language_model(asked, tmp_path, {"mood": "!"})
+    assert found.train[0].prompt == "<|user|>Be brief.<|end|><|user|>1+1?<|end|><|assistant|>!"
+    assert found.train[0].id == asked.train[0].id
+    path.write_text(json.dumps(settings | {"chat_template": ""}), encoding="utf-8")
+    assert for_language_model(asked, tmp_path).train[0].prompt == "Be brief.\n\n1+1?"
+    assert as_text(plain) is plain
 
 
 def test_without_a_template_the_plain_prompt_is_kept(tmp_path, plain):

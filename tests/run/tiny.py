@@ -10,7 +10,6 @@ from dpsjax.grpo import GRPOConfig, LossConfig
 from dpsjax.loop.step import train_step
 from dpsjax.run import resume
 from dpsjax.run.config import (
-    CountdownConfig,
     EvaluationConfig,
     MeshConfig,
     ModelConfig,
@@ -20,6 +19,7 @@ from dpsjax.run.config import (
 from dpsjax.run.run import Started, finish
 from dpsjax.run.setup import prepare
 from dpsjax.tasks.base import Score
+from dpsjax.tasks.countdown import CountdownConfig
 
 TASK = CountdownConfig(
     problems=32,

@@ -89,6 +89,37 @@ def test_a_worker_that_was_killed_while_idle_is_replaced(workers):
     assert [score.reward for score in workers(*asked("a"))] == [0, 1]
 
 
+def obey_each(problems, responses):
+    """A verifier that does what the response says."""
+    if not problems:
+        return []
+    (response,) = responses
+    if response == "eat":
+        return [Score(float(len(bytearray(8 << 30))), True, "")]
+    if response in {"hang", "die", "raise", "short", "junk"}:
+        return obey([Problem("", response, "")], responses)
+    return [Score(float(response), True, "", "seen")]
+
+
+def test_one_by_one_a_response_that_hangs_or_dies_costs_itself_alone():
+    workers = ScoringWorkers(obey_each, count=2, seconds=2.0, one_by_one=True)
+    texts = ["0", "hang", "2", "die", "4", "eat", "6", "raise", "8", "short", "die", "11"]
+    problems = [Problem("", number // 6, "") for number in range(12)]
+    with pytest.raises(LostScores) as caught:
+        workers(problems, texts)
+    workers.close()
+    rewards = [None if score is None else score.reward for score in caught.value.scores]
+    # "short" returns as many as were asked for, one: a reward of 1.
+    assert rewards == [0, None, 2, None, 4, None, 6, None, 8, 1, None, 11]
+    assert len(caught.value.errors) == 5
+    text = "\n".join(caught.value.errors)
+    for part in ("no answer within", "code 7", "MemoryError", "RuntimeError: no such number"):
+        assert part in text
+    assert {score.answer for score in caught.value.scores if score and score.reward != 1} == {
+        "seen"
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
