@@ -217,7 +217,7 @@ def _start_and_finish(
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _cannot_write(error, folder)
         return _complain(str(error))
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         return _complain(str(error))
     if started.finished:
         started.close()

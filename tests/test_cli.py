@@ -85,7 +85,6 @@ def test_a_selector_and_its_options(words, selector):
             "decay must be finite and lie in",
         ),
         ("train countdown --evaluation.problems 1001", "evaluation.problems=1001 must not exceed"),
-        ("train countdown --score-workers -1", "workers=-1 must be 0 (none) or more"),
         ("train nowhere_at_all:Task", "the module 'nowhere_at_all' cannot be imported"),
         ("train json:loads", "is no class below dpsjax.tasks.base.TaskSettings"),
     ],

@@ -56,6 +56,7 @@ def identity(run: Run) -> dict[str, Any]:
         "data": run.task.fingerprint(),
         "policy": _digest(str(sorted(run.policy.to_dict().items()))),
         "weights": _weights(run.config),
+        **run.task.inputs,
         "difficulty": _file_digest(run.config.selector.around.difficulty),
         **{f"jax.{name}": value for name, value in switches().items()},
         **{
@@ -116,7 +117,8 @@ def require_inputs(run: Run, recorded: Mapping[str, Any]) -> None:
     if not recorded:
         return
     now = identity(run)
-    other = [name for name in INPUTS if recorded.get(name) != now[name]]
+    names = dict.fromkeys((*INPUTS, *recorded, *run.task.inputs))
+    other = [name for name in names if recorded.get(name) != now.get(name)]
     if other:
         raise ValueError(
             f"the {' and the '.join(other)} of this run are not those of the record "

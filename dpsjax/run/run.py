@@ -118,7 +118,7 @@ def _open(run: Run, command: str, position: Position) -> bool:
     if position.step >= run.config.steps and (folder / outputs.SUMMARY).exists():
         return True
     manifest = outputs.manifest(run, command) | {
-        "inputs": {name: identity(run)[name] for name in INPUTS},
+        "inputs": {name: identity(run)[name] for name in (*INPUTS, *run.task.inputs)},
         "jax": switches(),
         "continued_after_step": position.step,
     }

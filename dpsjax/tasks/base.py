@@ -192,7 +192,7 @@ class Task:
         for split, problems in (("train", self.train), ("test", self.test)):
             for problem in problems:
                 row = [split, problem.prompt, problem.answer, problem.source]
-                digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+                digest.update(json.dumps(row, sort_keys=True, default=repr).encode() + b"\n")
         return digest.hexdigest()
 
 

@@ -179,8 +179,8 @@ class CountdownConfig(TaskSettings):
             ValueError: a setting is out of range.
         """
         settings = dict(vars(self))
-        names = ("problems", "held_out", "data_seed")
-        return countdown(*(settings.pop(name) for name in names), **settings)
+        sizes = [settings.pop(name) for name in ("problems", "held_out", "data_seed")]
+        return countdown(*sizes, **settings)
 
     def base(self) -> Path:
         """The weights that ship with the package for this task."""

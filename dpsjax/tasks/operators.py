@@ -158,8 +158,8 @@ class OperatorsConfig(TaskSettings):
             ValueError: a setting is out of range.
         """
         settings = dict(vars(self))
-        names = ("problems", "held_out", "data_seed")
-        return operator_chains(*(settings.pop(name) for name in names), **settings)
+        sizes = [settings.pop(name) for name in ("problems", "held_out", "data_seed")]
+        return operator_chains(*sizes, **settings)
 
     def base(self) -> Path:
         """The weights that ship with the package for this task."""

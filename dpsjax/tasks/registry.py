@@ -39,6 +39,17 @@ ENTRIES = (
         "the same on made-up operators, where every pass rate is known exactly",
         {"steps": 200, "grpo": {"learning_rate": LEARNING_RATE}},
     ),
+    Entry(
+        "math",
+        "dpsjax.tasks.math:MathConfig",
+        "mathematics from files, graded by math-verify",
+        {"rollout": {"seconds": 10.0}},
+    ),
+    Entry(
+        "jsonl",
+        "dpsjax.tasks.jsonl:JsonlConfig",
+        "your own problems, from files, and your own reward functions",
+    ),
 )
 
 

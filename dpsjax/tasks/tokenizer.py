@@ -81,3 +81,48 @@ class CharTokenizer:
             elif characters or index not in (self.pad_id, self.bos_id):
                 characters.append(UNKNOWN)
         return "".join(characters)
+
+
+@dataclass(frozen=True)
+class ByteTokenizer:
+    """One token per byte of UTF-8, after padding 0 and end of sequence 1: for texts of any kind.
+
+    >>> tokenizer = ByteTokenizer()
+    >>> tokenizer.decode([*tokenizer.encode("é2"), tokenizer.eos_id, 77])
+    'é2'
+    """
+
+    pad_id: int = field(default=0, init=False)
+    eos_id: int = field(default=1, init=False)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the special ones included."""
+        return 258
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the bytes of ``text``; no special id is added.
+
+        Raises:
+            TypeError: ``text`` is no string.
+        """
+        checks.require_type(str, "a string", text=text)
+        return [byte + 2 for byte in text.encode(errors="replace")]
+
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        """Text of ``ids`` up to the first end of sequence; never raises on their values.
+
+        What is no UTF-8 becomes U+FFFD, as do padding and ids outside the vocabulary.
+
+        Raises:
+            TypeError: ``ids`` is no sequence of integers.
+        """
+        checks.require_type(Iterable, "a sequence of integers", ids=ids)
+        found = bytearray()
+        for raw in ids:
+            checks.require_type(SupportsIndex, "a sequence of integers", ids=raw)
+            index = raw.__index__()
+            if index == self.eos_id:
+                break
+            found += bytes([index - 2]) if 2 <= index < 258 else UNKNOWN.encode()
+        return found.decode(errors="replace")

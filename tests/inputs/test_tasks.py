@@ -17,6 +17,7 @@ from dpsjax.tasks import (
     traces,
     workers,
 )
+from dpsjax.tasks import math as mathematics
 from tests.inputs.wrong import Row, complaints, public
 
 PROBLEM = base.Problem("3 25 7=46:", {"numbers": [3, 25, 7], "target": 46}, "3 numbers")
@@ -61,7 +62,7 @@ ROWS = {
         f"answers.{name}": Row(getattr(answers, name), {"text": "<answer>1</answer>"})
         for name in ("between_tags", "boxed", "final_answer", "strictly_tagged", "tagged")
     },
-    "registry.entry_of": Row(registry.entry_of, {"name": "countdown"}),
+    "registry.entry_of": Row(registry.entry_of, {"name": "countdown"}, said={"name": "task"}),
     "registry.settings_type": Row(
         registry.settings_type,
         {"name": "countdown"},
@@ -126,6 +127,15 @@ ROWS = {
     "tokenizer.CharTokenizer": Row(tokenizer.CharTokenizer, {"alphabet": "012"}),
     "tokenizer.CharTokenizer, encode": Row(countdown.TOKENIZER.encode, {"text": "1+2"}),
     "tokenizer.CharTokenizer, decode": Row(countdown.TOKENIZER.decode, {"ids": (3, 4)}),
+    "tokenizer.ByteTokenizer": Row(tokenizer.ByteTokenizer, {}),
+    "tokenizer.ByteTokenizer, encode": Row(tokenizer.ByteTokenizer().encode, {"text": "1+2"}),
+    "tokenizer.ByteTokenizer, decode": Row(tokenizer.ByteTokenizer().decode, {"ids": (3, 4)}),
+    "math.reference_text": Row(mathematics.reference_text, {"value": "2"}, loose=True),
+    "math.grade": Row(mathematics.grade, {"answer": "2", "reference": "2"}, loose=True),
+    "math.score": Row(
+        mathematics.score,
+        {"problems": [base.Problem("", {"reference": "2"}, "")], "responses": ["2"]},
+    ),
     "traces.make_trace": Row(traces.make_trace, {"num_prompts": 4, "rows": [ROW]}),
     "traces.header_line": Row(traces.header_line, {"num_prompts": 4}),
     "traces.row_line": Row(traces.row_line, {"row": ROW}),
@@ -145,6 +155,20 @@ FIELDS = {
     for name, value in ROW.items()
 }
 ELSEWHERE = {
+    **dict.fromkeys(
+        (
+            "columns.held_out",
+            "columns.lookup",
+            "columns.problems_of",
+            "jsonl.FileSettings",
+            "jsonl.JsonlConfig",
+            "rewards.RewardScorer",
+            "rewards.values_of",
+            "rows.read_rows",
+        ),
+        "tests/tasks/test_files.py",
+    ),
+    "math.MathConfig": "tests/tasks/test_math.py",
     "base.TaskSettings": "tests/tasks/test_registry.py, and below for each task",
     "base.require_distinct": "tests/tasks/test_registry.py",
     "countdown.CountdownConfig": "tests/inputs/test_train.py",

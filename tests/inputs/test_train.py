@@ -23,7 +23,8 @@ ROWS = {
     "MeshConfig": Row(sections.MeshConfig, vars(sections.MeshConfig())),
     "CheckpointConfig": Row(sections.CheckpointConfig, vars(sections.CheckpointConfig())),
     "ModelConfig": Row(
-        lambda **given: sections.ModelConfig(**given).policy(8), vars(sections.ModelConfig())
+        lambda **given: sections.ModelConfig(**given).policy(8),
+        {**vars(sections.ModelConfig()), "template": ("enable_thinking=false",)},
     ),
     "CountdownConfig": Row(
         lambda **given: countdown.CountdownConfig(**given).build(),

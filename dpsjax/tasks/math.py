@@ -1,0 +1,188 @@
+r"""Mathematics: problems with an answer that is a number, an expression, a set or a word.
+
+A policy is asked as in the published runs and answers in ``\boxed{}``. What it wrote is compared
+with the reference by ``math-verify`` (extra ``math``), in processes of their own with a deadline
+(:mod:`dpsjax.tasks.workers`): symbolic algebra on hostile text may hang, or die.
+"""
+
+import dataclasses
+import importlib.util
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dpsjax import checks
+from dpsjax.tasks.answers import MAX_CHARACTERS, final_answer
+from dpsjax.tasks.base import Problem, Score, Task
+from dpsjax.tasks.jsonl import FileSettings
+from dpsjax.tasks.tokenizer import ByteTokenizer
+
+# As DeepScaleR and the DPS scripts ask.
+SUFFIX = " Let's think step by step and output the final answer within \\boxed{}."
+_MAX_DEPTH = 24
+_SCIENTIFIC = re.compile(r"(?<![A-Za-z\\])(\d+(?:\.\d+)?)[eE]([+-]?\d+)\b")
+
+
+@dataclass(frozen=True)
+class MathConfig(FileSettings):
+    r"""Mathematics from files (MATH, DeepScaleR, AIME, ...), graded by math-verify."""
+
+    suffix: str = SUFFIX
+    """Put after each question."""
+
+    def build(self) -> Task:
+        """The task.
+
+        Raises:
+            ValueError: a row or a setting is wrong.
+            OSError: a file cannot be read.
+            ImportError: the extra ``math`` is not installed.
+        """
+        if importlib.util.find_spec("math_verify") is None:
+            raise ImportError("mathematics needs math-verify: pip install 'dpsjax[math]'")
+        train, test = (tuple(map(_with_reference, pool)) for pool in self.pools())
+        tokenizer = ByteTokenizer()
+        return Task(
+            name="math",
+            train=train,
+            test=test,
+            score=score,
+            tokenizer=tokenizer,
+            prompt_tokens=max(len(tokenizer.encode(p.text())) for p in (*train, *test)),
+            response_tokens=self.response_tokens,
+            isolated=True,
+        )
+
+
+def reference_text(value: Any) -> str:
+    r"""A reference answer as one text.
+
+    Args:
+        value: a text, a number, or a list of them, of which all are wanted; of a solution in words,
+            the boxed part counts.
+
+    Raises:
+        TypeError: it is something else.
+
+    >>> reference_text(142.0), reference_text(["$2$", "$3$\n"]), reference_text(r"so \boxed{x}")
+    ('142', '2, 3', 'x')
+    """
+    checks.require_type((str, int, float, list, tuple), "a text or number", value=value)
+    if isinstance(value, list | tuple):
+        return ", ".join(reference_text(item) for item in value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = str(value).strip()
+    boxed = final_answer(text) if "boxed{" in text else None
+    return (boxed or text).strip("$").strip()
+
+
+def grade(answer: str | None, reference: str) -> Score:
+    """Compare an answer with the reference, in this process: it may not come back.
+
+    Args:
+        answer: what was taken for the answer, untrusted; None where there is none.
+        reference: of :func:`reference_text`.
+
+    Returns:
+        reward 1 and correct where they are equal, else 0.
+
+    Raises:
+        TypeError: an argument is no text.
+        ImportError: the extra ``math`` is not installed.
+
+    >>> grade(None, "3").reason
+    'no answer'
+    """
+    checks.require_type(str, "a text", reference=reference)
+    if answer is None:
+        return Score(0.0, False, "no answer")
+    checks.require_type(str, "a text or None", answer=answer)
+    if len(answer) > MAX_CHARACTERS:
+        return Score(0.0, False, "answer too long", answer[:100])
+    if _depth(answer) > _MAX_DEPTH:  # parsers take exponential time on it
+        return Score(0.0, False, "answer nested too deeply", answer)
+    if not reference or _plain(answer) == _plain(reference):
+        same = bool(reference)
+        return Score(float(same), same, "" if same else "no reference", answer)
+    try:
+        same = _equal(_readable(answer), _readable(reference))
+    except RecursionError:
+        return Score(0.0, False, "answer nested too deeply", answer)
+    except MemoryError:
+        raise  # no verdict: it is counted as an error
+    except Exception as error:  # sympy raises all kinds on what cannot be compared
+        return Score(0.0, False, f"cannot be compared ({type(error).__name__})", answer)
+    return Score(float(same), same, "" if same else "another value", answer)
+
+
+def score(problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
+    """Grade the answers of whole responses; in workers, see :func:`grade`.
+
+    Args:
+        problems: of a :class:`MathConfig`.
+        responses: one for each.
+
+    Raises:
+        TypeError: something is no problem, or no text.
+        ValueError: the lengths differ.
+        ImportError: the extra ``math`` is not installed.
+    """
+    import math_verify  # noqa: F401 - a worker that has not got it must fail at its start
+
+    checks.require_items(Problem, "a Problem", problems=problems)
+    checks.require_items(str, "a text", responses=responses)
+    if len(problems) != len(responses):
+        raise ValueError(
+            f"problems are {len(problems)}, responses are {len(responses)}: give one each"
+        )
+    return [
+        grade(final_answer(response), problem.answer["reference"])
+        for problem, response in zip(problems, responses, strict=True)
+    ]
+
+
+def _with_reference(problem: Problem) -> Problem:
+    if problem.answer["answer"] is None:
+        raise ValueError(
+            f"{problem.id!r} has no answer, but the columns {', '.join(problem.answer['row'])}; "
+            "name that of the answer with --task.answer-field"
+        )
+    reference = reference_text(problem.answer["answer"])
+    if not reference:
+        raise ValueError(f"{problem.id!r} has an empty answer: remove the row")
+    return dataclasses.replace(problem, answer={"reference": reference})
+
+
+def _depth(text: str) -> int:
+    """How deep brackets of any kind stand in each other; those that are never closed count too."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}" and depth > 0)
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _plain(text: str) -> str:
+    """A text without what says nothing; equal ones need no algebra."""
+    for mark in ("\\left", "\\right", "\\!", "\\,", "\\;", "$", " ", "\n"):
+        text = text.replace(mark, "")
+    return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").rstrip(".")
+
+
+def _readable(text: str) -> str:
+    """A text in the forms that math-verify reads."""
+    return _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
+
+
+def _equal(answer: str, reference: str) -> bool:
+    # Its own timeouts are signals, which fail outside a main thread: the worker has a deadline.
+    import math_verify
+
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    gold, found = (
+        math_verify.parse(f"\\boxed{{{text}}}", parsing_timeout=0) for text in (reference, answer)
+    )
+    return bool(math_verify.verify(gold, found, timeout_seconds=None, raise_on_error=True))

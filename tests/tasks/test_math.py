@@ -1,0 +1,161 @@
+"""Mathematics: what is equal, what is not, hostile answers, and the real files where they are."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from dpsjax.tasks.answers import final_answer
+from dpsjax.tasks.base import LostScores, Problem
+from dpsjax.tasks.math import MathConfig, grade, reference_text, score
+from dpsjax.tasks.workers import ScoringWorkers
+
+pytest.importorskip("math_verify", reason="needs the extra: math")
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "math"
+EQUAL = [
+    ("0.5", r"\frac{1}{2}"),
+    (r"\frac12", "1/2"),
+    (r"\dfrac{14}{3}", r"\frac{14}{3}"),
+    (r"50\%", "0.5"),
+    (r"5\text{ cm}", "5"),
+    ("(1, 2]", "(1,2]"),
+    (r"\{2, 1\}", r"\{1,2\}"),
+    (r"\begin{bmatrix}1\\2\end{bmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    ("Evelyn", r"\text{Evelyn}"),
+    ("x=5", "5"),
+    ("1000", "1,000"),
+    ("q-p", "-p + q"),
+    (r"(3, \pi/2)", r"\left( 3, \frac{\pi}{2} \right)"),
+    (r"7\times 10^{37}", "7e37"),
+    ("142", "142.0"),
+]
+OTHER = [
+    ("4", "3"),
+    ("0.333", "1/3"),
+    ("(1,2)", "(1,2]"),
+    (r"\{1,2,3\}", r"\{1,2\}"),
+    (r"\text{Angela}", r"\text{Evelyn}"),
+    ("p+q", "p-q"),
+    ("7e36", "7e37"),
+    ("", "0"),
+    ("__import__('os')", "0"),
+]
+
+
+@pytest.mark.parametrize(("answer", "reference"), EQUAL)
+def test_equal_forms(answer, reference):
+    assert grade(answer, reference)[:3] == (1.0, True, "")
+
+
+@pytest.mark.parametrize(("answer", "reference"), OTHER)
+def test_other_values(answer, reference):
+    found = grade(answer, reference)
+    assert not found.correct and found.reward == 0 and found.reason and found.answer == answer
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(142.0, "142"), (0.5, "0.5"), (["$2$"], "2"), (["2", "3\n"], "2, 3"), (r"a \boxed{3} b", "3")],
+)
+def test_references(value, text):
+    assert reference_text(value) == text
+
+
+def hostile(rng):
+    """A response that is meant to break a grader, and is never right."""
+    inner = [
+        lambda: "(" * rng.randint(1, 400),
+        lambda: r"\frac{" * rng.randint(1, 200),
+        lambda: "{" * 10_000 + "}" * 10_000,
+        lambda: "".join(chr(rng.randrange(0x20, 0x3000)) for _ in range(rng.randint(1, 60))),
+        lambda: "\0" * rng.randint(1, 50),
+        lambda: "\uff11\uff12\uff13",
+        lambda: "__import__('os').system('true')",
+        lambda: "x" * 1_000_000,
+        lambda: "".join(rng.choices(r"0123456789+-*/^_{}()\ ,.", k=rng.randint(1, 25))) + "+q",
+        lambda: rng.choice([r"\infty", "nan", "i", r"\emptyset", r"\text{}", r"\sqrt{-1}"]),
+        lambda: "1<|im_start|>2",
+    ]
+    text = rng.choice(inner)()
+    return rng.choice(["\\boxed{%s}", "final answer is %s", "\\boxed{%s", "%s"]) % text
+
+
+def fuzz(count, seed):
+    """Responses graded in workers: (how many have a verdict, errors, rewards of any)."""
+    rng = random.Random(seed)
+    problems = [Problem("", {"reference": "12"}, "", str(n // 50)) for n in range(count)]
+    problems = [problems[n - n % 50] for n in range(count)]
+    responses = [hostile(rng) for _ in range(count)]
+    workers = ScoringWorkers(score, 2, 10.0, one_by_one=True)
+    try:
+        return workers(problems, responses), []
+    except LostScores as lost:
+        return lost.scores, lost.errors
+    finally:
+        workers.close()
+
+
+@pytest.mark.parametrize(
+    ("count", "most_lost"), [(60, 0.1), pytest.param(100_000, 0.01, marks=pytest.mark.slow)]
+)
+def test_hostile_responses_get_no_reward(count, most_lost):
+    scores, errors = fuzz(count, seed=0)
+    assert len(scores) == count and len(errors) <= most_lost * count
+    assert sum(score is None for score in scores) == len(errors)
+    assert not any(score.reward or score.correct for score in scores if score)
+    assert all(score.reason for score in scores if score)
+
+
+def test_a_monster_costs_its_deadline_and_is_an_error():
+    problem = Problem("", {"reference": "12"}, "")
+    workers = ScoringWorkers(score, 1, 5.0, one_by_one=True)
+    texts = [
+        r"\boxed{12}",
+        r"\boxed{9^{9^{9^{9}}}}",
+        r"\boxed{12}",
+        r"\boxed{(10^{9})!}",
+        r"\boxed{13}",
+    ]
+    try:
+        found, errors = workers([problem] * 5, texts), []
+    except LostScores as lost:
+        found, errors = lost.scores, lost.errors
+    workers.close()
+    assert [bool(s and s.correct) for s in found] == [True, False, True, False, False]
+    assert found[4] is not None and len(errors) == sum(s is None for s in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["train_math", "test_math", "test_aime", "test_amc", "test_minerva", "test_olympiad_bench"],
+)
+def test_every_reference_of_the_real_files_is_equal_to_itself(name):
+    path = DATA / f"{name}.json"
+    if not path.exists():
+        pytest.skip(f"no real data at {path}")
+    rows = json.loads(path.read_text(encoding="utf-8"))[:1000]
+    references = [reference_text(row.get("answer", row.get("final_answer"))) for row in rows]
+    for reference in references:
+        assert grade(final_answer(f"\\boxed{{{reference}}}"), reference).correct, reference
+
+
+@pytest.mark.skipif(not DATA.exists(), reason=f"no real data at {DATA}")
+def test_the_task_of_real_files():
+    names = ("test_aime", "test_amc", "test_minerva", "test_olympiad_bench")
+    task = MathConfig(
+        train=(DATA / "test_math.json",), test=tuple(DATA / f"{name}.json" for name in names)
+    ).build()
+    assert len(task.train) == 500 and len(task.test) == 30 + 83 + 272 + 675
+    assert {problem.source for problem in task.test} == set(names)
+    assert task.train[0].text().endswith("output the final answer within \\boxed{}.")
+    assert task.train[0].id == "test_math/test/precalculus/807.json" and task.isolated
+
+
+def test_rows_without_an_answer_are_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"problem": "1?", "id": 1}\n{"problem": "2?", "answer": "2"}\n')
+    with pytest.raises(ValueError, match=r"'a/1' has no answer, but the columns problem, id"):
+        MathConfig(train=(path,), held_out=1).build()
