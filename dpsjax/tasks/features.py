@@ -34,7 +34,7 @@ def prompt_features(problems: Sequence[Problem]) -> np.ndarray:
     checks.require_items(Problem, "a Problem", problems=problems)
     if not problems:
         raise ValueError("problems must hold at least one")
-    texts = [problem.prompt for problem in problems]
+    texts = [problem.text() for problem in problems]
     letters = sorted(set().union(*texts))
     if len(letters) <= BUCKETS:
         place = {letter: column for column, letter in enumerate(letters)}
