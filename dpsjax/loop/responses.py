@@ -57,7 +57,7 @@ def choose(responses: Sequence[Response], sample: Sample) -> list[Response]:
 
     >>> made = [Response(prompt, "", 1, False, None) for prompt in (4, 9, 4, 7)]
     >>> [response.prompt for response in choose(made, Sample(2, 1, 100))]
-    [9, 7]
+    [4, 7]
     """
     of_prompt: dict[int, list[Response]] = {}
     for response in responses:

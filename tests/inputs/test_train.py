@@ -9,7 +9,17 @@ from tests.inputs.wrong import Row, complaints
 
 TASK = countdown.CountdownConfig(problems=64, held_out=16)
 # Sections that are given whole; their own numbers have rows of their own.
-WHOLE = {"rollout", "model", "selector", "task", "grpo", "evaluation", "mesh", "checkpoint"}
+WHOLE = {
+    "rollout",
+    "model",
+    "selector",
+    "task",
+    "grpo",
+    "evaluation",
+    "mesh",
+    "checkpoint",
+    "responses",
+}
 ROWS = {
     "TrainConfig": Row(
         TrainConfig,
