@@ -13,6 +13,7 @@ from dpsjax.checks import (
     require_choice,
     require_counts,
     require_integers,
+    require_items,
     require_real,
     require_setting,
 )
@@ -63,6 +64,7 @@ class ModelConfig:
     """What the checkpoint's chat template is told, in JSON, such as enable_thinking=false."""
 
     def __post_init__(self):
+        require_items(str, "like enable_thinking=false", template=self.template)
         self.template_settings()
         require_integers(lora_rank=self.lora_rank)
         require_real(lora_alpha=self.lora_alpha)

@@ -97,7 +97,7 @@ def test_wrong_tables_differ_everywhere_and_come_as_often_as_asked():
 )
 def test_one_response_is_right(response, reason):
     score = verify(response, "501")
-    assert score == (float(not reason), not reason, reason)
+    assert score[:3] == (float(not reason), not reason, reason)
 
 
 def test_a_task_scores_each_problem_by_its_own_answer(task):
