@@ -99,7 +99,7 @@ def test_a_run_is_followed_through_a_kill_to_its_end(folder, memory):
 
     writer = threading.Thread(target=run)
     writer.start()
-    assert trackers.send(folder, "tensorboard", follow=True, pause=0.02, wait=20) == 4
+    assert trackers.send(folder, "tensorboard", follow=True, pause=0.02, wait=20.0) == 4
     writer.join()
     steps = [kept[0] for kept in memory if isinstance(kept, tuple) and kept[0] != "open"]
     assert steps == [1, 2, 3, 4]
