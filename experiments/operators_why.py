@@ -20,7 +20,7 @@ COOLED = tuple(f"dps:cool_down={steps}" for steps in (4, 12, 24, 40))
 # By question: a place, and the selectors that are compared in it.
 QUESTIONS: tuple[tuple[Place, tuple[str, ...]], ...] = (
     (Place("which distribution"), ("uniform-epochs", *POWERS, "oracle")),
-    (Place("repeats"), ("uniform-epochs", "dps", *COOLED)),
+    (Place("repeats"), ("uniform-epochs", "dps", *COOLED, "frontier")),
     (
         Place("loss weights"),
         (
@@ -45,6 +45,18 @@ QUESTIONS: tuple[tuple[Place, tuple[str, ...]], ...] = (
     (
         Place("silent groups in the denominator", count_uninformative=True),
         ("uniform-epochs", "dps", "dps:cool_down=12", "oracle:power=4"),
+    ),
+    (
+        Place("ablations of DPS"),
+        (
+            "uniform-epochs",
+            "dps",
+            *(f"dps:decay={decay}" for decay in (0, 0.2, 0.8, 1)),
+            *(f"dps:num_states={states}" for states in (2, 5, 7)),
+            *(f"dps:prior_alpha='{prior}'" for prior in ("progress", "stability", "local")),
+            "dps:entropy=0.1",
+            "dps:candidates=512",
+        ),
     ),
     (Place("pool 1000", problems=1000), ("uniform-epochs", "dps:cool_down=12", "oracle:power=1")),
     (Place("pool 4000", problems=4000), ("uniform-epochs", "dps:cool_down=12", "oracle:power=1")),
