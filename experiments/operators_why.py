@@ -73,6 +73,8 @@ class Config:
     """Runs of each selector."""
     first_seed: int = 0
     """Seeds are those from this one on."""
+    only: str = ""
+    """Questions whose name holds this text; all if not given."""
     report: bool = False
     """Only print what there is."""
     smoke: bool = False
@@ -84,7 +86,11 @@ def main(config: Config) -> None:
     console = Console(width=170)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     items: list[Item] = [
-        (place, seed, name) for place, names in QUESTIONS for seed in seeds for name in names
+        (place, seed, name)
+        for place, names in QUESTIONS
+        if config.only in place.name
+        for seed in seeds
+        for name in names
     ]
     if config.smoke:
         small = Place("smoke", problems=200, steps=10, oracle_every=5)

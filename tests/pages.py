@@ -11,6 +11,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "benchmarks" / "peers" / "README.md",
+    ROOT / "experiments" / "README.md",
 ]
 
 _BLOCK = re.compile(r"```(?:bash|console|sh|yaml)\n(.*?)```", re.DOTALL)
