@@ -26,7 +26,7 @@ from dpsjax.plan.report import summary, tables, to_json
 from dpsjax.run.config import TrainConfig
 from dpsjax.run.sections import ModelConfig, RolloutConfig
 from dpsjax.run.selector_settings import settings
-from dpsjax.run.setup import spec_of
+from dpsjax.run.setup import require_pool, spec_of
 from dpsjax.tasks.base import Problem, Task
 from dpsjax.tasks.countdown import CountdownConfig
 from dpsjax.tasks.registry import name_of
@@ -105,6 +105,7 @@ def paper_spec(model: str, job: JobOptions = JobOptions(), **compute: Any) -> Sp
     Raises:
         ValueError: there is no such model, or sizes that do not fit each other.
     """
+    require_pool(job.pool, job.prompts)
     compute = {"remat": "full", "query_chunk": 512, **compute}
     config = TrainConfig(
         rollout=RolloutConfig(prompts=job.prompts),
@@ -116,7 +117,7 @@ def paper_spec(model: str, job: JobOptions = JobOptions(), **compute: Any) -> Sp
     # Nothing is asked: of the prompts only their number and their length matter.
     task = Task(
         name="shapes",
-        train=(Problem("", None, ""),) * job.pool,
+        train=tuple(Problem("", None, "", id=str(place)) for place in range(job.pool)),
         test=(),
         score=lambda problems, responses: [],
         tokenizer=CharTokenizer("1"),

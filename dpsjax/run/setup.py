@@ -135,13 +135,24 @@ def build_task(config: TrainConfig) -> Task:
     return as_text(task)
 
 
+def require_pool(pool: int, prompts: int) -> None:
+    """Refuse a pool that is smaller than a batch.
+
+    Args:
+        pool: problems.
+        prompts: of a batch.
+
+    Raises:
+        ValueError: there are fewer problems.
+    """
+    if pool < prompts:
+        raise ValueError(f"prompts={prompts} must not exceed the pool of {pool} problems")
+
+
 def _require_enough(task: Task, config: TrainConfig) -> None:
     """Refuse a pool that is smaller than a batch, or than the evaluation's slice."""
-    pool, held_out = len(task.train), len(task.test)
-    if pool < config.rollout.prompts:
-        raise ValueError(
-            f"prompts={config.rollout.prompts} must not exceed the pool of {pool} problems"
-        )
+    held_out = len(task.test)
+    require_pool(len(task.train), config.rollout.prompts)
     if not held_out:
         raise ValueError("there is no held-out problem, and every run is evaluated: hold some out")
     if config.evaluation.size(held_out) > held_out:

@@ -55,9 +55,8 @@ def test_train_on_a_file_and_repeat_it(folder, here, capsys, monkeypatch):
     monkeypatch.chdir(here / "elsewhere")
     again = ["train", "jsonl", "--from", str(here / "run" / "config.json")]
     assert cli.main(again) == 0
-    one, two = (
-        json.loads((here / n / "summary.json").read_text()) for n in ("run", "run-repeated")
-    )
+    folders = here / "run", here / "elsewhere" / "run-repeated"
+    one, two = (json.loads((path / "summary.json").read_text()) for path in folders)
     assert one["params_digest"] == two["params_digest"]
     capsys.readouterr()
     path = here / "words.jsonl"
