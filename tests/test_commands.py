@@ -72,6 +72,13 @@ NEEDS = {
     "python benchmarks/tpu_kernel.py": "libtpu",
 }
 BUSY = "libtpu multi-process lockfile"  # another process compiles for a TPU
+# Commands on files of the reader's own, and where such files are made and the command is run.
+ELSEWHERE = {
+    "dpsjax train jsonl": "tests/run/test_own_data.py",
+    "dpsjax train math": "tests/run/test_own_data.py",
+    # Its block: tests/test_docs.py; such a class is found: tests/tasks/test_registry.py.
+    "dpsjax train my_tasks:Backwards": "tests/test_docs.py",
+}
 PARSED = {"docs/launch.md"}  # hosts of pods, and models of gigabytes: tests/run/test_launch_page.py
 
 RUN = "runs/whole"  # a finished run, in the folder where commands are run
@@ -103,7 +110,8 @@ def distinct() -> list[tuple[str, ...]]:
     """Commands that are run: each once, though many pages may name it and its sizes differ."""
     found = {}
     for command in all_commands():
-        if command.page not in PARSED and command.words != ("dpsjax", "train"):
+        here = " ".join(command.words[:3]) not in ELSEWHERE and command.words != ("dpsjax", "train")
+        if command.page not in PARSED and here:
             found.setdefault(tuple(small(command.words)), command.words)
     return list(found.values())
 

@@ -107,7 +107,7 @@ def init(params: Params, num_prompts: int, cells: int = 16) -> Belief:
         seen=jnp.zeros(num_prompts, bool),
         now=jnp.zeros(num_prompts, bool),
         start=jnp.full(cells, 1 / cells, dtype),
-        moves=params.moves,
+        moves=jnp.copy(params.moves),  # a donated belief must not take the parameters with it
         sums=_no_sums(cells, dtype),
     )
 

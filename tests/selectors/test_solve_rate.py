@@ -88,3 +88,11 @@ def test_a_belief_outlives_a_rest():
 def test_bad_settings(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_donated_belief_leaves_the_selector_whole():
+    selector = selectors.dps_binomial()
+    index, passes = jnp.array([0, 3]), jnp.array([1, 4])
+    for _ in range(2):
+        state = selector.init(N)
+        dpsjax.observe(selector, state, index, passes, jnp.full(2, 8), donate=True)
