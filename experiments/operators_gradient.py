@@ -9,7 +9,6 @@ and the cosine of the mean over all batches, which says what is left when noise 
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
@@ -17,17 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from flax import nnx
-from operators_runs import named
+from operators_runs import after, named, write_record
 from rich.console import Console
 
 import dpsjax
 from dpsjax import chain, selectors
 from dpsjax.belief.filter import group_outcome
-from dpsjax.grpo import GRPOConfig, RolloutBatch
-from dpsjax.lab.finetune import PolicySetting
+from dpsjax.grpo import RolloutBatch
 from dpsjax.lab.policies import PolicyStudent, exact_rates, policy_student, solves
 from dpsjax.lab.statistics import interval
-from dpsjax.lab.stepwise import share, stepwise
 from dpsjax.loop.prompts import gather
 from dpsjax.loop.stages import log_prob_function
 from dpsjax.policy import generate
@@ -125,11 +122,7 @@ def main(config: Config) -> None:
     rates = jax.jit(lambda params: exact_rates(student, params, student.pool))
     rows = []
     for stage in config.stages:
-        params = student.params
-        if stage:
-            setting = PolicySetting(stage, every=stage, grpo=GRPOConfig(learning_rate=1e-3))
-            run = stepwise(named("uniform-epochs"), student, setting, share(student, setting))
-            params = jax.tree.map(jnp.asarray, run(0).params)
+        params = after(student, stage)
         truth = np.asarray(group_outcome(rates(params), config.group)[1])
         goal = np.asarray(exact(params), np.float64)
         for rule in RULES:
@@ -148,9 +141,7 @@ def main(config: Config) -> None:
                 f"{config.batches} batches {rows[-1]['cosine_of_mean']:.3f}",
                 highlight=False,
             )
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {"config": {**dataclasses.asdict(config), "out": str(config.out)}, "rows": rows}
-    config.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(config.out, dataclasses.asdict(config), rows)
 
 
 if __name__ == "__main__":

@@ -9,23 +9,17 @@ groups; a real selector, which sees a few rollouts of a policy that has since mo
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
-from operators_runs import named
+from operators_runs import after, write_record
 from rich.console import Console
 from scipy.special import betaln, expit
 
 from dpsjax.belief.filter import group_outcome
-from dpsjax.grpo import GRPOConfig
-from dpsjax.lab.finetune import PolicySetting
 from dpsjax.lab.policies import exact_rates, policy_student
-from dpsjax.lab.stepwise import share, stepwise
-from dpsjax.tasks.operators import LEARNING_RATE, base_path, operator_chains
+from dpsjax.tasks.operators import base_path, operator_chains
 
 GROUP = 8
 STRENGTHS = (
@@ -88,13 +82,7 @@ def main(config: Config) -> None:
     student = policy_student(operator_chains(2000, 1000), base_path())
     features = np.asarray(student.features, np.float64)
     for stage in (0,) if config.smoke else config.stages:
-        params = student.params
-        if stage:
-            setting = PolicySetting(
-                stage, every=stage, grpo=GRPOConfig(learning_rate=LEARNING_RATE)
-            )
-            run = stepwise(named("uniform-epochs"), student, setting, share(student, setting))
-            params = jax.tree.map(jnp.asarray, run(0).params)
+        params = after(student, stage)
         rate = exact_rates(student, params, student.pool)
         truth = np.asarray(group_outcome(rate, GROUP)[1], np.float64)
         row = {
@@ -109,9 +97,7 @@ def main(config: Config) -> None:
             f"draw by the prompts' texts, {row['oracle']:.2f} by the truth",
             highlight=False,
         )
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {"config": {**dataclasses.asdict(config), "out": str(config.out)}, "rows": rows}
-    config.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(config.out, dataclasses.asdict(config), rows)
 
 
 if __name__ == "__main__":

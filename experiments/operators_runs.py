@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
@@ -22,10 +23,11 @@ from dpsjax.grpo import GRPOConfig, LossConfig
 from dpsjax.lab.contenders import Contender, looked_up
 from dpsjax.lab.finetune import PolicySetting
 from dpsjax.lab.looks import PolicyRun
-from dpsjax.lab.policies import policy_student
+from dpsjax.lab.policies import PolicyStudent, policy_student
 from dpsjax.lab.statistics import against, interval
 from dpsjax.lab.stepwise import share, stepwise
 from dpsjax.tasks.operators import LEARNING_RATE, base_path, operator_chains
+from dpsjax.types import PyTree
 
 BASELINE, CEILING = "uniform-epochs", "dynamic-sampling"
 
@@ -77,6 +79,22 @@ def _oracle(power: float | None = None, weighted: bool = False) -> selectors.Sel
 
         parts.insert(0, selectors.stateless(weigh))
     return chain(*parts)
+
+
+def after(student: PolicyStudent, steps: int) -> PyTree:
+    """Parameters of the policy after so many steps of shuffled epochs with seed 0."""
+    if steps == 0:
+        return student.params
+    setting = PolicySetting(steps, every=steps, grpo=GRPOConfig(learning_rate=LEARNING_RATE))
+    run = stepwise(named(BASELINE), student, setting, share(student, setting))
+    return jax.tree.map(jnp.asarray, run(0).params)
+
+
+def write_record(out: Path, settings: dict, rows: list[dict]) -> None:
+    """Figures and the settings that made them, as JSON."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    record = {"config": {**settings, "out": str(out)}, "rows": rows}
+    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def line(run: PolicyRun, every: int) -> dict:

@@ -41,7 +41,7 @@ MAP = (
     Place("12.8 passes", problems=500),
     Place("batch 64", batch=64, steps=100),
     Place("batch 16", batch=16, steps=400),
-    Place("learning rate 2.5e-4", learning_rate=2.5e-4),
+    Place("learning rate 2e-4", learning_rate=2e-4),
     Place("learning rate 5e-4", learning_rate=5e-4),
     Place("learning rate 2e-3", learning_rate=2e-3),
 )
