@@ -88,7 +88,7 @@ def for_language_model(task: Task, folder: Path, settings: Mapping[str, Any] | N
     """The same problems for a model of a checkpoint folder.
 
     Args:
-        task: with a chat template it is asked in its words.
+        task: it is asked in its words, within its frame where there is no chat template.
         folder: with ``tokenizer.json``.
         settings: further names of the template, such as ``enable_thinking``.
 
@@ -104,9 +104,10 @@ def for_language_model(task: Task, folder: Path, settings: Mapping[str, Any] | N
     tokenizer = ResponseTokenizer(chat)
 
     def ask(problem: Problem) -> str:
-        if not chat.template:
-            return problem.text()
         asked = problem.prompt if task.words is None else task.words.question(problem)
+        if not chat.template:
+            frame = "{question}" if task.words is None else task.words.frame
+            return frame.replace("{question}", dataclasses.replace(problem, prompt=asked).text())
         messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
         return chat.chat(messages, today=_TODAY, **(settings or {}))
 

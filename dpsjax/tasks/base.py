@@ -129,16 +129,42 @@ def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
 Scorer = Callable[[Sequence[Problem], Sequence[str]], list[Score]]
 
 
+def score_each(
+    judge: Callable[[Problem, str], Score], problems: Sequence[Problem], responses: Sequence[str]
+) -> list[Score]:
+    """A scorer made of a verdict on one response.
+
+    Args:
+        judge: the verdict.
+        problems: one for each response.
+        responses: decoded.
+
+    Raises:
+        TypeError: something is no problem, or no text.
+        ValueError: the lengths differ.
+    """
+    checks.require_callable(judge=judge)
+    checks.require_items(Problem, "a Problem", problems=problems)
+    checks.require_items(str, "a text", responses=responses)
+    if len(problems) != len(responses):
+        raise ValueError(
+            f"problems are {len(problems)}, responses are {len(responses)}: give one each"
+        )
+    return [judge(*pair) for pair in zip(problems, responses, strict=True)]
+
+
 class Words(NamedTuple):
     """How a task whose prompts are no sentences is put to a model of language, and understood.
 
     Attributes:
         question: a problem in words; a text, or messages.
         answer: what the verifier is given of a response in words.
+        frame: what a model without a chat template reads, around ``{question}``.
     """
 
     question: Callable[[Problem], str | Sequence[Mapping[str, Any]]]
     answer: Callable[[str], str]
+    frame: str = "{question}"
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from dpsjax import checks
-from dpsjax.tasks.answers import tagged
-from dpsjax.tasks.base import Problem, Score, Task, TaskSettings, Words
+from dpsjax.tasks.answers import strictly_tagged, tagged
+from dpsjax.tasks.base import Problem, Score, Task, Words, score_each
+from dpsjax.tasks.drawn import DrawnSettings
 from dpsjax.tasks.expression import ExpressionError, evaluate
 from dpsjax.tasks.shares import Split, quotas, split_of
 from dpsjax.tasks.solution import random_tree, write
@@ -39,13 +41,22 @@ TARGETS = (1, 999)
 RESPONSE_TOKENS = 14
 
 TOKENIZER = CharTokenizer("0123456789+-*/() =:")
-# After the prompt of TinyZero, which the published runs use.
+# The prompt of TinyZero (Apache 2.0), word for word: the published runs use it.
 QUESTION = (
     "Using the numbers {numbers}, create an equation that equals {target}. You can use basic "
-    "arithmetic operations (+, -, *, /) and each number exactly once. Show your work in "
-    "<think> </think> tags, and return the final expression in <answer> </answer> tags, for "
-    "example <answer>(1 + 2) / 3</answer>."
+    "arithmetic operations (+, -, *, /) and each number can only be used once. Show your work in "
+    "<think> </think> tags. And return the final answer in <answer> </answer> tags, for example "
+    "<answer> (1 + 2) / 3 </answer>."
 )
+# Around it, for a model without a chat template.
+FRAME = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves "
+    "it. The assistant first thinks about the reasoning process in the mind and then provides the "
+    "user with the answer.\nUser: {question}\nAssistant: Let me solve this step by step.\n<think>"
+)
+
+Tags = Literal["required", "optional"]
+_ANSWERS = {"required": strictly_tagged, "optional": tagged}
 
 # Of sixteen shares of all problems: how many are held out, and how many are for training.
 _TEST_SHARES, _TRAIN_SHARES = 2, 8
@@ -105,6 +116,7 @@ def countdown(
     targets: tuple[int, int] = TARGETS,
     response_tokens: int = RESPONSE_TOKENS,
     format_reward: float = 0.0,
+    tags: Tags = "required",
 ) -> Task:
     """A Countdown task: the same arguments give the same problems, on every machine.
 
@@ -119,6 +131,7 @@ def countdown(
         response_tokens: budget of a response; problems without a solution that fits are not drawn.
         format_reward: reward of an expression that has a value but is wrong. The published
             Countdown runs of DPS use 0.1; the default rewards accuracy alone.
+        tags: whether a model of language must put its answer in answer tags, as in those runs.
 
     Raises:
         TypeError: a setting is of another type.
@@ -132,6 +145,7 @@ def countdown(
     _require_format_reward(format_reward)
     checks.require_counts(num_train=num_train)
     checks.require_counts(least=0, num_test=num_test)
+    checks.require_choice(tuple(_ANSWERS), tags=tags)
     difficulty = _difficulty(sizes, weights, numbers, targets, response_tokens)
     return Task(
         name="countdown",
@@ -141,12 +155,12 @@ def countdown(
         tokenizer=TOKENIZER,
         prompt_tokens=difficulty.prompt_tokens(),
         response_tokens=response_tokens,
-        words=Words(question, tagged),
+        words=Words(question, _ANSWERS[tags], FRAME),
     )
 
 
 @dataclass(frozen=True)
-class CountdownConfig(TaskSettings):
+class CountdownConfig(DrawnSettings):
     """Countdown: write an expression that uses each given number once and equals the target."""
 
     problems: int = NUM_TRAIN
@@ -165,34 +179,21 @@ class CountdownConfig(TaskSettings):
     """Longest response."""
     format_reward: float = 0.0
     """Reward of a well-formed but wrong expression (the published runs: 0.1)."""
-    data_seed: int = 0
-    """Seed of the problems; the seed of the run does not change them."""
+    tags: Tags = "required"
+    """Whether a language model must put its answer in <answer> tags, as in the published runs; else
+    a response without them is taken whole. The small policies answer with the expression alone."""
 
-    def __post_init__(self):
-        checks.require_counts(problems=self.problems)
-        checks.require_counts(least=0, held_out=self.held_out)
-
-    def build(self) -> Task:
-        """The task.
-
-        Raises:
-            ValueError: a setting is out of range.
-        """
-        settings = dict(vars(self))
-        sizes = [settings.pop(name) for name in ("problems", "held_out", "data_seed")]
-        return countdown(*sizes, **settings)
+    draw = staticmethod(countdown)
 
     def base(self) -> Path:
         """The weights that ship with the package for this task."""
         return base_path()
 
 
-# The two pools of the DPS paper's Countdown experiments; the shipped base is not made for them.
-_published = functools.partial(
-    countdown, num_train=2000, num_test=1000, numbers=(1, 99), targets=(1, 99), response_tokens=16
-)
-cd34 = functools.partial(_published, sizes=(3, 4), weights=(0.5, 0.5))
-cd4 = functools.partial(_published, sizes=(4,), weights=(1.0,))
+# The pools of the DPS paper's Countdown experiments; the shipped base is not made for them.
+PUBLISHED = {"numbers": (1, 99), "targets": (1, 99), "format_reward": 0.1}
+CD34 = {"sizes": (3, 4), "weights": (0.5, 0.5), **PUBLISHED}
+CD4 = {"sizes": (4,), "weights": (1.0,), **PUBLISHED}
 
 
 def question(problem: Problem) -> str:
@@ -250,16 +251,12 @@ def score(
         TypeError: something is no problem, or no text.
         ValueError: the lengths differ, or ``format_reward`` is out of range.
     """
-    checks.require_items(Problem, "a Problem", problems=problems)
-    checks.require_items(str, "a text", responses=responses)
-    if len(problems) != len(responses):
-        raise ValueError(
-            f"problems are {len(problems)}, responses are {len(responses)}: give one each"
-        )
-    return [
-        verify(response, problem.answer["numbers"], problem.answer["target"], format_reward)
-        for problem, response in zip(problems, responses, strict=True)
-    ]
+
+    def judge(problem: Problem, response: str) -> Score:
+        answer = problem.answer
+        return verify(response, answer["numbers"], answer["target"], format_reward)
+
+    return score_each(judge, problems, responses)
 
 
 def warm_start(

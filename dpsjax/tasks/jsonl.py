@@ -7,7 +7,7 @@ from dpsjax import checks
 from dpsjax.tasks.base import Task, TaskSettings
 from dpsjax.tasks.columns import Columns, held_out, problems_of
 from dpsjax.tasks.rewards import RewardScorer
-from dpsjax.tasks.tokenizer import ByteTokenizer
+from dpsjax.tasks.texts import text_task
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,8 @@ class JsonlConfig(FileSettings):
             ImportError: an extra is not installed.
         """
         scorer = RewardScorer(self.reward, self.weights, self.correct, self.threshold)
-        train, test = self.pools()
-        scorer.probe(train[0], f"{train[0].id!r}")
-        tokenizer = ByteTokenizer()
-        return Task(
-            name="jsonl",
-            train=train,
-            test=test,
-            score=scorer,
-            tokenizer=tokenizer,
-            prompt_tokens=max(len(tokenizer.encode(p.text())) for p in (*train, *test)),
-            response_tokens=self.response_tokens,
-            inputs=scorer.digests(),
-        )
+        pools = self.pools()
+        first = pools[0][0]
+        scorer.probe(first, f"{first.id!r}")
+        tokens, inputs = self.response_tokens, scorer.digests()
+        return text_task("jsonl", pools, scorer, tokens, inputs=inputs)

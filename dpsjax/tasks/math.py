@@ -15,9 +15,9 @@ from typing import Any
 
 from dpsjax import checks
 from dpsjax.tasks.answers import MAX_CHARACTERS, final_answer
-from dpsjax.tasks.base import Problem, Score, Task
+from dpsjax.tasks.base import Problem, Score, Task, score_each
 from dpsjax.tasks.jsonl import FileSettings
-from dpsjax.tasks.tokenizer import ByteTokenizer
+from dpsjax.tasks.texts import text_task
 
 # As DeepScaleR and the DPS scripts ask.
 SUFFIX = " Let's think step by step and output the final answer within \\boxed{}."
@@ -43,17 +43,7 @@ class MathConfig(FileSettings):
         if importlib.util.find_spec("math_verify") is None:
             raise ImportError("mathematics needs math-verify: pip install 'dpsjax[math]'")
         train, test = (tuple(map(_with_reference, pool)) for pool in self.pools())
-        tokenizer = ByteTokenizer()
-        return Task(
-            name="math",
-            train=train,
-            test=test,
-            score=score,
-            tokenizer=tokenizer,
-            prompt_tokens=max(len(tokenizer.encode(p.text())) for p in (*train, *test)),
-            response_tokens=self.response_tokens,
-            isolated=True,
-        )
+        return text_task("math", (train, test), score, self.response_tokens, isolated=True)
 
 
 def reference_text(value: Any) -> str:
@@ -132,16 +122,10 @@ def score(problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
     """
     import math_verify  # noqa: F401 - a worker that has not got it must fail at its start
 
-    checks.require_items(Problem, "a Problem", problems=problems)
-    checks.require_items(str, "a text", responses=responses)
-    if len(problems) != len(responses):
-        raise ValueError(
-            f"problems are {len(problems)}, responses are {len(responses)}: give one each"
-        )
-    return [
-        grade(final_answer(response), problem.answer["reference"])
-        for problem, response in zip(problems, responses, strict=True)
-    ]
+    def judge(problem: Problem, response: str) -> Score:
+        return grade(final_answer(response), problem.answer["reference"])
+
+    return score_each(judge, problems, responses)
 
 
 def _with_reference(problem: Problem) -> Problem:

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from dpsjax import checks
 from dpsjax.tasks.answers import tagged
-from dpsjax.tasks.base import Problem, Score, Task, TaskSettings, Words
+from dpsjax.tasks.base import Problem, Score, Task, Words, score_each
+from dpsjax.tasks.drawn import DrawnSettings
 from dpsjax.tasks.shares import Split, quotas, split_of
 from dpsjax.tasks.tokenizer import CharTokenizer
 
@@ -127,7 +128,7 @@ def operator_chains(
 
 
 @dataclass(frozen=True)
-class OperatorsConfig(TaskSettings):
+class OperatorsConfig(DrawnSettings):
     """Operator chains, a designed regime: apply made-up functions to a value, write each result."""
 
     problems: int = 2000
@@ -144,22 +145,8 @@ class OperatorsConfig(TaskSettings):
     """Relative frequency of each of the lengths."""
     tables: int = 0
     """Seed of what the operators do; the shipped base knows those of seed 0."""
-    data_seed: int = 0
-    """Seed of the problems; the seed of the run does not change them."""
 
-    def __post_init__(self):
-        checks.require_counts(problems=self.problems)
-        checks.require_counts(least=0, held_out=self.held_out)
-
-    def build(self) -> Task:
-        """The task.
-
-        Raises:
-            ValueError: a setting is out of range.
-        """
-        settings = dict(vars(self))
-        sizes = [settings.pop(name) for name in ("problems", "held_out", "data_seed")]
-        return operator_chains(*sizes, **settings)
+    draw = staticmethod(operator_chains)
 
     def base(self) -> Path:
         """The weights that ship with the package for this task."""
@@ -199,16 +186,7 @@ def score(problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         TypeError: something is no problem, or no text.
         ValueError: the lengths differ.
     """
-    checks.require_items(Problem, "a Problem", problems=problems)
-    checks.require_items(str, "a text", responses=responses)
-    if len(problems) != len(responses):
-        raise ValueError(
-            f"problems are {len(problems)}, responses are {len(responses)}: give one each"
-        )
-    return [
-        verify(response, problem.answer)
-        for problem, response in zip(problems, responses, strict=True)
-    ]
+    return score_each(lambda problem, text: verify(text, problem.answer), problems, responses)
 
 
 def warm_start(

@@ -100,6 +100,14 @@ ROWS = {
     "countdown.score": Row(
         countdown.score, {"problems": [PROBLEM], "responses": ["1"], "format_reward": 0.1}
     ),
+    "base.score_each": Row(
+        base.score_each,
+        {
+            "judge": lambda problem, text: base.Score(0.0, False, "wrong"),
+            "problems": [PROBLEM],
+            "responses": ["1"],
+        },
+    ),
     "countdown.base_path": Row(countdown.base_path, {}),
     "countdown.question": Row(countdown.question, {"problem": PROBLEM}),
     "operators.operator_chains": Row(
@@ -177,6 +185,8 @@ ELSEWHERE = {
     "registry.load": "tests/tasks/test_registry.py",
     "shares.split_of": "tests/tasks/test_shares.py: for tasks, which check their own settings",
     "shares.quotas": "likewise",
+    "drawn.DrawnSettings": "tests/inputs/test_train.py: those below it",
+    "texts.text_task": "tests/tasks/test_math.py, tests/tasks/test_files.py: Task checks all of it",
     "base.Tokenizer": "a protocol",
     "expression.ExpressionError": "an error",
     "countdown.read_problems": "below",

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from dpsjax.run.language import (
     is_checkpoint_folder,
 )
 from dpsjax.tasks.base import Problem, stop_ids
-from dpsjax.tasks.countdown import countdown
+from dpsjax.tasks.countdown import CD4, countdown, question, verify
 from tests.run import tiny
 
 pytest.importorskip("tokenizers", reason="needs the extra: hf")
@@ -44,6 +45,7 @@ def test_a_model_with_a_template_is_asked_in_words(folder, plain):
     prompt = task.train[0].prompt
     assert prompt.startswith("<|user|>Using the numbers [") and prompt.endswith("<|assistant|>")
     assert f"[{numbers[0]}, {numbers[1]}], create an equation that equals {target}." in prompt
+    assert "each number can only be used once. Show your work in <think> </think> tags." in prompt
     longest = max(len(task.tokenizer.encode(p.prompt)) for p in (*task.train, *task.test))
     assert task.prompt_tokens == longest
     assert task.fingerprint() != plain.fingerprint()
@@ -55,15 +57,44 @@ def test_what_is_between_the_last_tags_counts(folder, plain):
     first, second = problem.answer["numbers"]
     written = [f"{x}{sign}{y}" for sign in "+-*/" for x, y in ((first, second), (second, first))]
     right = next(text for text in written if plain.score([plain.train[0]], [text])[0].correct)
-    responses = [f"<think>no</think><answer> {right} </answer>", right, f"{right} is it", ""]
-    assert [score.correct for score in task.score([problem] * 4, responses)] == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    tagged = f"<think>no</think><answer> {right} </answer>"
     two = f"<answer>1</answer><answer>{right}</answer>"
-    assert task.score([problem], [two])[0].correct
+    responses = [tagged, two, right, f"{right} is it", ""]
+    found = task.score([problem] * 5, responses)
+    assert [score.correct for score in found] == [True, True, False, False, False]
+    assert [score.reward for score in found] == [1, 1, 0, 0, 0]
+    lenient = for_language_model(
+        countdown(8, 4, sizes=(2,), weights=(1.0,), tags="optional"), folder
+    )
+    found = lenient.score([problem] * 5, responses)
+    assert [score.correct for score in found] == [True, True, True, False, False]
+
+
+def test_published_rewards_are_one_a_tenth_and_none(folder):
+    task = for_language_model(countdown(4, 2, response_tokens=64, **CD4), folder)
+    problem = task.train[0]
+    numbers, target = problem.answer["numbers"], problem.answer["target"]
+    wrong = [
+        f"<answer>{text}</answer>" for text in ("+".join(map(str, numbers)), "1", "1+", "", "x")
+    ]
+    right = next(
+        text
+        for order in itertools.permutations(numbers)
+        for signs in itertools.product("+-*/", repeat=3)
+        for shape in (
+            "{0}{4}{1}{5}{2}{6}{3}",
+            "({0}{4}{1}){5}({2}{6}{3})",
+            "(({0}{4}{1}){5}{2}){6}{3}",
+            "({0}{4}({1}{5}{2})){6}{3}",
+            "{0}{4}(({1}{5}{2}){6}{3})",
+        )
+        if verify(text := shape.format(*order, *signs), numbers, target).correct
+    )
+    assert len(numbers) == 4 and target <= 99
+    texts = [f"<think>{right}</think><answer>{right}</answer>", *wrong, right]
+    found = task.score([problem] * 7, texts)
+    assert [score.reward for score in found] == [1, 0.1, 0.1, 0, 0, 0, 0]
+    assert [score.correct for score in found] == [True] + [False] * 6
 
 
 def test_responses_end_at_any_stop_token_and_nothing_in_them_vanishes(folder, plain):
@@ -93,9 +124,13 @@ def test_messages_and_settings_reach_the_template(tmp_path, plain):
     assert as_text(plain) is plain
 
 
-def test_without_a_template_the_plain_prompt_is_kept(tmp_path, plain):
+def test_without_a_template_the_question_stands_in_a_conversation(tmp_path, plain):
     write_folder(tmp_path, template=False)
-    assert for_language_model(plain, tmp_path).train[0].prompt == plain.train[0].prompt
+    prompt = for_language_model(plain, tmp_path).train[0].prompt
+    assert prompt.startswith("A conversation between User and Assistant.")
+    assert f"\nUser: {question(plain.train[0])}\nAssistant: " in prompt
+    wordless = dataclasses.replace(plain, words=None)
+    assert for_language_model(wordless, tmp_path).train[0].prompt == plain.train[0].prompt
 
 
 def test_without_a_template_prompts_open_with_the_tokenizers_own_bos(tmp_path, plain):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dpsjax.tasks import countdown as module
 from dpsjax.tasks.base import Problem, Task
-from dpsjax.tasks.countdown import cd4, cd34, countdown, read_problems, verify, warm_start
+from dpsjax.tasks.countdown import CD4, CD34, countdown, read_problems, verify, warm_start
 from dpsjax.tasks.solution import random_tree, write
 from tests.oracles import arithmetic
 
@@ -119,11 +119,13 @@ def test_sizes_follow_the_weights_up_to_rounding(count):
 
 
 def test_presets():
-    answers = [p.answer for p in cd34(num_train=100, num_test=10).train]
+    answers = [p.answer for p in countdown(100, 10, response_tokens=16, **CD34).train]
     assert {len(answer["numbers"]) for answer in answers} == {3, 4}
     assert max(answer["target"] for answer in answers) <= 99
     assert 50 < max(max(answer["numbers"]) for answer in answers) <= 99
-    assert {len(p.answer["numbers"]) for p in cd4(num_train=50, num_test=10).train} == {4}
+    assert {
+        len(p.answer["numbers"]) for p in countdown(50, 10, response_tokens=16, **CD4).train
+    } == {4}
 
 
 @pytest.mark.parametrize(
