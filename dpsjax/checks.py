@@ -11,6 +11,7 @@ Values are given by name, ``require_counts(group=8)``.
 """
 
 import functools
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -191,6 +192,31 @@ def require_choice(choices: Sequence[str], **values) -> None:
     for name, value in values.items():
         if not isinstance(value, str) or value not in choices:
             raise ValueError(f"{name}={shown(value)} must be one of {', '.join(choices)}")
+
+
+def named_values(**values: Sequence[str]) -> dict[str, Any]:
+    """What some texts say, ``NAME=JSON`` each.
+
+    Raises:
+        TypeError: It is no sequence of texts.
+        ValueError: A text is of another form.
+
+    >>> named_values(template=["enable_thinking=false", "effort=3"])
+    {'enable_thinking': False, 'effort': 3}
+    """
+    require_items(str, "like size=3", **values)
+    found = {}
+    for setting, items in values.items():
+        for item in items:
+            name, equals, value = item.partition("=")
+            try:
+                found[name] = json.loads(value)
+            except (ValueError, RecursionError):
+                equals = ""
+            if not (equals and name.isidentifier()):
+                fix = 'texts need quotes: name="text"'
+                raise ValueError(f"{setting}={item!r} must be NAME=JSON, like size=3; {fix}")
+    return found
 
 
 def require_key(**values) -> None:

@@ -74,6 +74,7 @@ NEEDS = {
 BUSY = "libtpu multi-process lockfile"  # another process compiles for a TPU
 # Commands on files of the reader's own, and where such files are made and the command is run.
 ELSEWHERE = {
+    "dpsjax train gym": "tests/tasks/test_gym.py",
     "dpsjax train jsonl": "tests/run/test_own_data.py",
     "dpsjax train math": "tests/run/test_own_data.py",
     # Its block: tests/test_docs.py; such a class is found: tests/tasks/test_registry.py.

@@ -1,6 +1,5 @@
 """The sections of the settings, checked when made; :mod:`dpsjax.run.config` has the whole."""
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ import tyro
 
 from dpsjax.checks import (
     given,
+    named_values,
     require_choice,
     require_counts,
     require_integers,
-    require_items,
     require_real,
     require_setting,
 )
@@ -64,7 +63,6 @@ class ModelConfig:
     """What the checkpoint's chat template is told, in JSON, such as enable_thinking=false."""
 
     def __post_init__(self):
-        require_items(str, "like enable_thinking=false", template=self.template)
         self.template_settings()
         require_integers(lora_rank=self.lora_rank)
         require_real(lora_alpha=self.lora_alpha)
@@ -78,16 +76,7 @@ class ModelConfig:
         Raises:
             ValueError: an item is not NAME=JSON.
         """
-        found = {}
-        for item in self.template:
-            name, equals, value = item.partition("=")
-            try:
-                found[name] = json.loads(value)
-            except ValueError:
-                equals = ""
-            if not (equals and name.isidentifier()):
-                raise ValueError(f"template={item!r} must be like enable_thinking=false")
-        return found
+        return named_values(template=self.template)
 
     def policy(self, vocab_size: int) -> PolicyConfig:
         """The architecture of a policy with random weights.

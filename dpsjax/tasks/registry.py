@@ -46,6 +46,11 @@ ENTRIES = (
         {"rollout": {"seconds": 10.0}},
     ),
     Entry(
+        "gym",
+        "dpsjax.tasks.gym:GymConfig",
+        "procedural tasks of reasoning-gym, by name",
+    ),
+    Entry(
         "jsonl",
         "dpsjax.tasks.jsonl:JsonlConfig",
         "your own problems, from files, and your own reward functions",

@@ -186,6 +186,9 @@ ELSEWHERE = {
     "shares.split_of": "tests/tasks/test_shares.py: for tasks, which check their own settings",
     "shares.quotas": "likewise",
     "drawn.DrawnSettings": "tests/inputs/test_train.py: those below it",
+    **dict.fromkeys(
+        ("gym.GymConfig", "gym.gym", "gym.draw", "gym.score"), "tests/tasks/test_gym.py"
+    ),
     "texts.text_task": "tests/tasks/test_math.py, tests/tasks/test_files.py: Task checks all of it",
     "base.Tokenizer": "a protocol",
     "expression.ExpressionError": "an error",
