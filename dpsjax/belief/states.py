@@ -136,6 +136,37 @@ def state_ranges(num_states: int) -> list[tuple[float, float]]:
     return [(0.0, 0.0), *itertools.pairwise(rates), (1.0, 1.0)]
 
 
+def partial_states(num_states: int) -> tuple[float, ...]:
+    """Target weights that count every state between the lowest and the highest.
+
+    With 2 states, state 1 is the partial one.
+
+    Raises:
+        ValueError: fewer than 2 states.
+
+    >>> partial_states(3)
+    (0.0, 1.0, 0.0)
+    """
+    checks.require_counts(least=2, num_states=num_states)
+    if num_states == 2:
+        return (0.0, 1.0)
+    return tuple(float(0 < state < num_states - 1) for state in range(num_states))
+
+
+def middle_state(num_states: int) -> tuple[float, ...]:
+    """Target weights that count the middle state alone.
+
+    Raises:
+        ValueError: fewer than 2 states.
+
+    >>> middle_state(5)
+    (0.0, 0.0, 1.0, 0.0, 0.0)
+    """
+    checks.require_counts(least=2, num_states=num_states)
+    middle = 1 if num_states == 2 else num_states // 2
+    return tuple(float(state == middle) for state in range(num_states))
+
+
 @dataclasses.dataclass(frozen=True)
 class StateView(View):
     """What a chain over solve states says: P(state that a group would reveal)."""

@@ -22,8 +22,8 @@ from dpsjax.selectors.base import (
     stateless,
 )
 from dpsjax.selectors.draw import best
+from dpsjax.selectors.history import Visits, track_visits
 from dpsjax.selectors.pool import column
-from dpsjax.selectors.track import Visits, track_visits
 from dpsjax.types import Key
 
 

@@ -10,92 +10,11 @@ that equal the cut, chooses among equals. Tiers and strata repeat this for their
 import jax
 import jax.numpy as jnp
 
-from dpsjax import checks
 from dpsjax.belief import rows as addressing
-from dpsjax.belief.noise import hash_bits, hash_words, row_gumbel
-from dpsjax.selectors.base import Batch, Proposal, Selector, stateless
-from dpsjax.types import Array, Bool, Int, Key, Shaped
-
-BLOCKS = (128, 32, 8)  # rows to a block, the first that leaves many blocks; 128 is a TPU's lanes
-
-
-def draw_proportional(power=1.0) -> Selector:
-    """Turn the score w >= 0 into a draw without replacement in proportion to ``w**power``.
-
-    The top B of ``power log w + Gumbel`` is such a draw. Rows of weight 0 come last.
-
-    Args:
-        power: 1 / temperature; may be traced.
-
-    Returns:
-        a part to put after the scores.
-    """
-    checks.require_finite(power=power)
-
-    def propose(key, proposal: Proposal) -> Proposal:
-        score = proposal.score
-        floor = jnp.asarray(jnp.finfo(score.dtype).tiny, score.dtype)
-        logit = jnp.asarray(power, score.dtype) * jnp.log(jnp.maximum(score, floor))
-        return proposal.replace(score=logit + row_gumbel(key, proposal.ids, score.dtype))
-
-    return stateless(propose)
-
-
-def draw_softmax(temperature=1.0) -> Selector:
-    """Turn the score into a draw without replacement in proportion to ``exp(score / T)``.
-
-    Args:
-        temperature: T > 0; may be traced.
-
-    Returns:
-        a part to put after the scores.
-
-    Raises:
-        ValueError: the temperature is not positive.
-    """
-    checks.require_positive(temperature=temperature)
-
-    def propose(key, proposal: Proposal) -> Proposal:
-        score = proposal.score / jnp.asarray(temperature, proposal.score.dtype)
-        return proposal.replace(score=score + row_gumbel(key, proposal.ids, score.dtype))
-
-    return stateless(propose)
-
-
-def top_rows(values: Shaped[Array, "N"], count: int) -> Int[Array, "M"]:
-    """Rows of the ``count`` largest values, lowest row first among equals; exact.
-
-    Args:
-        values: float or integer, no NaN.
-        count: how many; fewer come back if the pool is smaller.
-
-    Returns:
-        int32[min(count, N)], best first.
-    """
-    return _top_rows(lambda rows, values: values, (values,), count)
-
-
-def _top_rows(value, lanes, count):
-    """:func:`top_rows` of ``value(rows, *lanes)``, computed as it is read and never written."""
-    size = lanes[0].shape[0]
-    count = min(count, size)
-    block = next((block for block in BLOCKS if size // block > 4 * count), None)
-    if block is None:  # so few rows that a first pass would not pay
-        rows = jnp.arange(size, dtype=jnp.int32)
-        return jax.lax.top_k(value(rows, *lanes), count)[1].astype(jnp.int32)
-    blocks = size // block
-    column = jnp.arange(block, dtype=jnp.int32)[None, :]
-    heads = [lane[: blocks * block].reshape(blocks, block) for lane in lanes]
-    rows = jnp.arange(blocks, dtype=jnp.int32)[:, None] * block + column
-    best = jnp.sort(jax.lax.top_k(value(rows, *heads).max(axis=1), count)[1]).astype(jnp.int32)
-    rows = (best[:, None] * block + column).reshape(-1)
-    tail = jnp.arange(blocks * block, size, dtype=jnp.int32)
-    candidates = [
-        value(rows, *(head[best].reshape(-1) for head in heads)),
-        value(tail, *(lane[blocks * block :] for lane in lanes)),
-    ]
-    found = jax.lax.top_k(jnp.concatenate(candidates), count)[1]
-    return jnp.concatenate([rows, tail])[found]
+from dpsjax.belief.noise import hash_bits, hash_words
+from dpsjax.selectors.base import Batch, Proposal
+from dpsjax.selectors.largest import top_rows_by
+from dpsjax.types import Array, Bool, Int, Key
 
 
 def _rank(rows, score, eligible):
@@ -108,7 +27,7 @@ def _rank(rows, score, eligible):
 def _best_rows(score, eligible, first_id, words, count):
     """Rows of the ``count`` best by (rank, hash): exact, equals chosen by the hash."""
     count = min(count, score.shape[0])
-    best = _top_rows(_rank, (score, eligible), count + 1)
+    best = top_rows_by(_rank, (score, eligible), count + 1)
     rank = _rank(best, score[best], eligible[best])
     if best.shape[0] == count:  # the whole pool
         return best
@@ -123,7 +42,7 @@ def _best_rows(score, eligible, first_id, words, count):
         return jnp.where(rank > cut, jnp.float32(2**25), at_cut)
 
     def by_hash():
-        return _top_rows(order, (score, eligible), count)
+        return top_rows_by(order, (score, eligible), count)
 
     return jax.lax.cond(rank[count] < cut, lambda: best[:count], by_hash)
 

@@ -14,11 +14,11 @@ from dpsjax import checks
 from dpsjax.belief import beta, rows
 from dpsjax.belief.filter import clear_of
 from dpsjax.selectors.base import Evidence, Proposal, Selector, chain, over_shards, stateless
-from dpsjax.selectors.draw import draw_proportional
+from dpsjax.selectors.chance import draw_proportional
 from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.history import Visits, track_visits
 from dpsjax.selectors.pool import column
 from dpsjax.selectors.score import from_view
-from dpsjax.selectors.track import Visits, track_visits
 from dpsjax.types import Array, Float
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)

@@ -7,18 +7,17 @@ library uses: the command line and the laboratory take them from here.
 from typing import Literal
 
 from dpsjax.selectors.base import Selector, chain
-from dpsjax.selectors.draw import draw_proportional
+from dpsjax.selectors.chance import candidate_pool, draw_proportional
 from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.history import add_fewest_visits, track_visits
 from dpsjax.selectors.score import (
     add_entropy,
-    add_fewest_visits,
     add_mixed_prob,
     add_nearness,
     add_state_prob,
     add_thompson,
-    candidate_pool,
 )
-from dpsjax.selectors.track import track_beta, track_hmm, track_solve_rate, track_visits
+from dpsjax.selectors.track import track_beta, track_hmm, track_solve_rate
 
 
 def _among(candidates: int | None) -> list[Selector]:

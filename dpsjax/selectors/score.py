@@ -1,19 +1,14 @@
 """Parts that turn a published belief into a score, and vetoes; scores of several parts add up."""
 
-import jax
 import jax.numpy as jnp
 
 from dpsjax import checks
 from dpsjax.belief import beta
 from dpsjax.belief.beta import BetaView
 from dpsjax.belief.filter import View
-from dpsjax.belief.noise import row_bits
-from dpsjax.belief.states import StateView
+from dpsjax.belief.states import StateView, middle_state, partial_states
 from dpsjax.checks import is_concrete
 from dpsjax.selectors.base import Evidence, Proposal, Selector, stateless
-from dpsjax.selectors.draw import top_rows
-from dpsjax.selectors.track import Average, Visits
-from dpsjax.types import Array, Float
 
 
 def from_view(
@@ -34,37 +29,6 @@ def from_view(
         return proposal.add(score(view, key, proposal.ids))
 
     return stateless(propose)
-
-
-def partial_states(num_states: int) -> tuple[float, ...]:
-    """Target weights that count every state between the lowest and the highest.
-
-    With 2 states, state 1 is the partial one.
-
-    Raises:
-        ValueError: fewer than 2 states.
-
-    >>> partial_states(3)
-    (0.0, 1.0, 0.0)
-    """
-    checks.require_counts(least=2, num_states=num_states)
-    if num_states == 2:
-        return (0.0, 1.0)
-    return tuple(float(0 < state < num_states - 1) for state in range(num_states))
-
-
-def middle_state(num_states: int) -> tuple[float, ...]:
-    """Target weights that count the middle state alone.
-
-    Raises:
-        ValueError: fewer than 2 states.
-
-    >>> middle_state(5)
-    (0.0, 0.0, 1.0, 0.0, 0.0)
-    """
-    checks.require_counts(least=2, num_states=num_states)
-    middle = 1 if num_states == 2 else num_states // 2
-    return tuple(float(state == middle) for state in range(num_states))
 
 
 def add_state_prob(target="partial", scale=1.0) -> Selector:
@@ -197,65 +161,6 @@ def add_thompson(target=0.5, band=None) -> Selector:
         return -jnp.maximum(jnp.maximum(below, above), 0)
 
     return from_view(score, wanted_by="add_thompson")
-
-
-def add_average(scale=1.0) -> Selector:
-    """The tracked average itself; needs :func:`track_average` before it.
-
-    Args:
-        scale: factor; may be traced.
-    """
-    checks.require_finite(scale=scale)
-
-    def score(average: Average, key, ids):
-        return jnp.asarray(scale, average.value.dtype) * average.value
-
-    return from_view(score, Average, "add_average", "track_average")
-
-
-def add_fewest_visits() -> Selector:
-    """Minus the number of visits: each pass over the pool is without repeats.
-
-    Returns:
-        a part that needs :func:`track_visits` before it.
-    """
-
-    def score(visits: Visits, key, ids) -> Float[Array, "N"]:
-        return -visits.times.astype(jnp.float32)
-
-    return from_view(score, Visits, "add_fewest_visits", "track_visits")
-
-
-def candidate_pool(size: int) -> Selector:
-    """Let through a fresh random subset of the pool, as the published selectors do.
-
-    Args:
-        size: how many rows; all if the pool is not larger.
-
-    Returns:
-        a part without memory.
-
-    Raises:
-        TypeError: ``size`` is no integer.
-        ValueError: ``size`` is not positive.
-    """
-    checks.require_counts(size=size)
-
-    def propose(key, proposal: Proposal) -> Proposal:
-        if size >= proposal.score.shape[0] and proposal.axis_name is None:
-            return proposal
-        # 29 random bits as normal positive floats, whose order is that of their bits: backends
-        # find the largest floats without a sort, but not the largest integers.
-        bits = (row_bits(key, proposal.ids) >> 3) + jnp.uint32(0x00800000)
-        order = jax.lax.bitcast_convert_type(bits, jnp.float32)
-        order = jnp.where(proposal.eligible, order, -1.0)
-        best = order[top_rows(order, size)]
-        if proposal.axis_name is not None:
-            best = jnp.sort(jax.lax.all_gather(best, proposal.axis_name, tiled=True))[::-1]
-        cut = best[min(size, best.shape[0]) - 1]
-        return proposal.bar(order < cut)
-
-    return stateless(propose)
 
 
 def accept_mixed() -> Selector:

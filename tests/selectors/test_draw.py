@@ -10,7 +10,7 @@ from dpsjax import selectors
 from dpsjax.belief import noise
 from dpsjax.belief.noise import row_bits, row_gumbel, row_normal, row_uniform
 from dpsjax.selectors import Proposal, draw
-from dpsjax.selectors.draw import top_rows
+from dpsjax.selectors.largest import top_rows
 
 
 def proposal(score, batch_size, eligible=None):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from dpsjax import checks
 from dpsjax.selectors.base import Evidence, Proposal, Selector, chain
 from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.history import pass_rate
 from dpsjax.selectors.pool import column
-from dpsjax.selectors.track import pass_rate
 from dpsjax.types import Array, Float, Key
 
 

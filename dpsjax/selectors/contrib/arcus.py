@@ -13,7 +13,7 @@ from dpsjax import checks
 from dpsjax.belief import kalman, rows
 from dpsjax.belief.filter import Filter, clear_of, ordered
 from dpsjax.selectors.base import Proposal, Selector, chain, over_shards
-from dpsjax.selectors.draw import draw_softmax
+from dpsjax.selectors.chance import draw_softmax
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.score import accept_mixed, from_view
 from dpsjax.selectors.track import track

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 
 from dpsjax.selectors.base import Proposal, Selector, chain
 from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.history import add_average, rollout_variance, track_average
 from dpsjax.selectors.pool import column
 from dpsjax.selectors.recipes import uniform_epochs
-from dpsjax.selectors.score import add_average
-from dpsjax.selectors.track import rollout_variance, track_average
 from dpsjax.types import Array, Key
 
 

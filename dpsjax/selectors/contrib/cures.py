@@ -9,8 +9,8 @@ from dpsjax.belief import beta, rows
 from dpsjax.belief.beta import BetaView
 from dpsjax.rollouts.budget import allocate_proportional
 from dpsjax.selectors.base import Batch, Proposal, Selector, chain, over_shards
+from dpsjax.selectors.chance import draw_softmax
 from dpsjax.selectors.combine import allocate
-from dpsjax.selectors.draw import draw_softmax
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.score import from_view
 from dpsjax.selectors.track import track_beta

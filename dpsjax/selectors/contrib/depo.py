@@ -15,9 +15,8 @@ from dpsjax.belief.filter import clear_of, ordered
 from dpsjax.selectors.base import Evidence, Selector, chain
 from dpsjax.selectors.combine import mix
 from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.history import Average, add_average, rollout_variance
 from dpsjax.selectors.recipes import uniform_epochs
-from dpsjax.selectors.score import add_average
-from dpsjax.selectors.track import Average, rollout_variance
 from dpsjax.types import Array, Float, Int, Key
 
 

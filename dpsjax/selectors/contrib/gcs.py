@@ -4,10 +4,10 @@ import jax.numpy as jnp
 
 from dpsjax import checks
 from dpsjax.selectors.base import Selector, chain
-from dpsjax.selectors.draw import draw_softmax
+from dpsjax.selectors.chance import draw_softmax
 from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.history import Average, pass_rate, track_average
 from dpsjax.selectors.score import from_view
-from dpsjax.selectors.track import Average, pass_rate, track_average
 
 
 def add_bell(target=0.5, width=0.35) -> Selector:

@@ -6,8 +6,9 @@ from dpsjax import checks
 from dpsjax.belief import beta
 from dpsjax.belief.beta import BetaView
 from dpsjax.selectors.base import Selector, chain
+from dpsjax.selectors.chance import candidate_pool
 from dpsjax.selectors.entry import Entry
-from dpsjax.selectors.score import candidate_pool, from_view
+from dpsjax.selectors.score import from_view
 from dpsjax.selectors.track import track_beta
 
 

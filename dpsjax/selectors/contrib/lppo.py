@@ -7,9 +7,9 @@ from dpsjax import checks
 from dpsjax.selectors.base import Evidence, Selector, chain
 from dpsjax.selectors.combine import mix
 from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.history import Average, pass_rate, track_average
 from dpsjax.selectors.recipes import uniform, uniform_epochs
 from dpsjax.selectors.score import from_view
-from dpsjax.selectors.track import Average, pass_rate, track_average
 from dpsjax.types import Array, Float
 
 

@@ -1,7 +1,7 @@
 """MaPP (arXiv 2609.34990): the chance that a group is informative, under a Beta belief."""
 
 from dpsjax.selectors.base import Selector, chain
-from dpsjax.selectors.draw import draw_proportional
+from dpsjax.selectors.chance import draw_proportional
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.score import add_mixed_prob
 from dpsjax.selectors.track import track_beta

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from dpsjax import checks
 from dpsjax.selectors.base import Proposal, Selector, chain, over_shards, stateless
-from dpsjax.selectors.draw import draw_proportional
+from dpsjax.selectors.chance import draw_proportional
 from dpsjax.selectors.entry import Entry
-from dpsjax.selectors.track import Average, Visits, rollout_variance, track_average, track_visits
+from dpsjax.selectors.history import Average, Visits, rollout_variance, track_average, track_visits
 from dpsjax.types import Array, Bool, Float
 
 BINS = 4096

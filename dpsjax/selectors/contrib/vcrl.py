@@ -6,9 +6,8 @@ from dpsjax import checks
 from dpsjax.selectors.base import Evidence, Selector, chain, stateless
 from dpsjax.selectors.combine import mix
 from dpsjax.selectors.entry import Entry
+from dpsjax.selectors.history import add_average, rollout_variance, track_average
 from dpsjax.selectors.recipes import uniform
-from dpsjax.selectors.score import add_average
-from dpsjax.selectors.track import rollout_variance, track_average
 
 
 def accept_variance(threshold=0.5) -> Selector:
