@@ -29,6 +29,7 @@ from dpsjax.lab.stepwise import share, stepwise
 from dpsjax.tasks.operators import LEARNING_RATE, base_path, operator_chains
 from dpsjax.types import PyTree
 
+BASES = Path("runs/operators_bases")  # policies that do not ship
 BASELINE, CEILING = "uniform-epochs", "dynamic-sampling"
 
 
@@ -44,13 +45,25 @@ class Place:
     tables: int = 0
     data_seed: int = 0
     base: str = ""
-    """Weights of the base policy; those that ship if not given."""
+    """Name of a base policy in ``BASES``; the one that ships if not given."""
     count_uninformative: bool = False
+    group: int = 8
+    advantages: str = "group-normalized"
     oracle_every: int = 1
     """Steps for which an oracle's knowledge stays what it was."""
 
+    def setting(self, name: str) -> "Place":
+        """What decides a run of a selector: not what the place is called."""
+        every = self.oracle_every if name.startswith("oracle") else 1
+        return dataclasses.replace(self, name="", oracle_every=every)
 
-def named(name: str) -> Contender:
+
+def made(base: str) -> Path:
+    """Where the weights of a base are."""
+    return BASES / f"{base}.safetensors"
+
+
+def named(name: str, group: int = 8) -> Contender:
     """A contender by its name, with keywords: ``dps:cool_down=12``, ``mopps``, ``oracle:power=4``.
 
     An oracle draws by the true chance to be mixed: the best ones, or in proportion to a power, and
@@ -63,7 +76,7 @@ def named(name: str) -> Contender:
     if kind == "oracle":
         return Contender(_oracle(**words), oracle=True)
     entry, known = looked_up(kind)
-    built = entry.build({"group": 8}, **{**known, **words})
+    built = entry.build({"group": group}, **{**known, **words})
     return Contender(built, rounds=entry.rounds)
 
 
@@ -151,20 +164,41 @@ def programs() -> Callable[[Place, str, int], Callable[[int], PolicyRun]]:
             kept.clear()
             common.clear()
             task = operator_chains(place.problems, 1000, place.data_seed, tables=place.tables)
-            student = policy_student(task, place.base or base_path())
-            loss = LossConfig(count_uninformative=place.count_uninformative)
+            student = policy_student(task, made(place.base) if place.base else base_path())
+            loss = LossConfig(
+                count_uninformative=place.count_uninformative, advantages=place.advantages
+            )
             setting = PolicySetting(
                 steps=place.steps,
                 batch=place.batch,
                 every=every,
-                grpo=GRPOConfig(learning_rate=place.learning_rate, loss=loss),
+                grpo=GRPOConfig(
+                    rollouts_per_prompt=place.group, learning_rate=place.learning_rate, loss=loss
+                ),
             )
             common[shown] = student, setting, share(student, setting)
         if (place, name) not in kept:
-            kept[place, name] = stepwise(named(name), *common[shown], place.oracle_every)
+            contender = named(name, place.group)
+            kept[place, name] = stepwise(contender, *common[shown], place.oracle_every)
         return kept[place, name]
 
     return program
+
+
+def borrow(items: list[Item], out: Path, known: Path) -> None:
+    """Copy to ``out`` the runs that another file has already, in a place of another name."""
+    runs = {
+        (place.setting(name), seed, name): row
+        for (place, seed, name), row in finished(known).items()
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = finished(out)
+    with out.open("a", encoding="utf-8") as file:
+        for item in items:
+            place, seed, name = item
+            row = runs.get((place.setting(name), seed, name))
+            if row is not None and item not in done:
+                file.write(json.dumps({**row, "place": dataclasses.asdict(place)}) + "\n")
 
 
 def work(items: Iterable[Item], out: Path, console: Console, looks: int = 10) -> None:

@@ -12,7 +12,9 @@ import dataclasses
 from pathlib import Path
 
 import tyro
-from operators_runs import Place, report, work
+from make_operators_base import Config as BaseConfig
+from make_operators_base import main as make_base
+from operators_runs import Place, made, report, work
 from rich.console import Console
 
 FIELD = (
@@ -34,8 +36,12 @@ FIELD = (
     "oracle:power=4",
 )
 
-# Passes over the pool, batch and learning rate around the default; equal rollouts where only the
-# batch changes.
+# Passes over the pool, batch and learning rate around the default, at equal rollouts; and bases that
+# are wrong in another way: by noise alone (all operators alike), and by habits that are less firm.
+BASES = {
+    "noise": (0.8,) * 26,
+    "weak-habits": (1.0,) * 17 + (0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2),
+}
 MAP = (
     Place("half a pass", problems=12_800),
     Place("12.8 passes", problems=500),
@@ -44,16 +50,10 @@ MAP = (
     Place("learning rate 2e-4", learning_rate=2e-4),
     Place("learning rate 5e-4", learning_rate=5e-4),
     Place("learning rate 2e-3", learning_rate=2e-3),
+    Place("base wrong by noise", base="noise"),
+    Place("base with weak habits", base="weak-habits"),
 )
-MAPPED = (
-    "uniform-epochs",
-    "dynamic-sampling",
-    "dps",
-    "dps-cool",
-    "frontier",
-    "oracle:power=1",
-    "oracle:power=4",
-)
+MAPPED = ("uniform-epochs", "dps", "frontier", "oracle:power=1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +95,9 @@ def main(config: Config) -> None:
         for name in names
     ]
     if not config.report:
+        for base in {place.base for place in places} - {""}:
+            if not made(base).exists():
+                make_base(BaseConfig(out=made(base), right=BASES[base]))
         work(items, config.out, console)
     report(config.out, console)
 

@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 import tyro
-from operators_runs import Item, Place, report, work
+from operators_runs import Item, Place, borrow, report, work
 from rich.console import Console
 
 POWERS = tuple(f"oracle:power={power}" for power in (0.5, 1, 2, 4, 8))
@@ -58,8 +58,12 @@ QUESTIONS: tuple[tuple[Place, tuple[str, ...]], ...] = (
             "dps:candidates=512",
         ),
     ),
-    (Place("pool 1000", problems=1000), ("uniform-epochs", "dps:cool_down=12", "oracle:power=1")),
-    (Place("pool 4000", problems=4000), ("uniform-epochs", "dps:cool_down=12", "oracle:power=1")),
+    (Place("groups of 4", group=4), ("uniform-epochs", "dps", "frontier")),
+    (Place("groups of 16", group=16), ("uniform-epochs", "dps", "frontier")),
+    (
+        Place("advantages not divided by the deviation", advantages="centered"),
+        ("uniform-epochs", "dps", "frontier", "oracle:power=1"),
+    ),
 )
 
 
@@ -69,6 +73,8 @@ class Config:
 
     out: Path = Path("experiments/results/operators_why.jsonl")
     """A line of JSON for each finished run."""
+    known: Path = Path("experiments/results/operators_table.jsonl")
+    """Runs that need not be made again: those of the table."""
     seeds: int = 5
     """Runs of each selector."""
     first_seed: int = 0
@@ -96,6 +102,7 @@ def main(config: Config) -> None:
         small = Place("smoke", problems=200, steps=10, oracle_every=5)
         items = [(small, 0, name) for name in ("uniform-epochs", "oracle:power=1,weighted=True")]
     if not config.report:
+        borrow(items, config.out, config.known)
         work(items, config.out, console)
     report(config.out, console)
 
