@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ class Place:
     """Name of a base policy in ``BASES``; the one that ships if not given."""
     count_uninformative: bool = False
     group: int = 8
-    advantages: str = "group-normalized"
+    advantages: Literal["group-normalized", "centered"] = "group-normalized"
     oracle_every: int = 1
     """Steps for which an oracle's knowledge stays what it was."""
 
@@ -179,7 +180,7 @@ def programs() -> Callable[[Place, str, int], Callable[[int], PolicyRun]]:
             common[shown] = student, setting, share(student, setting)
         if (place, name) not in kept:
             contender = named(name, place.group)
-            kept[place, name] = stepwise(contender, *common[shown], place.oracle_every)
+            kept[place, name] = stepwise(contender, *common[shown], oracle_every=place.oracle_every)
         return kept[place, name]
 
     return program

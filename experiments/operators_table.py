@@ -36,8 +36,8 @@ FIELD = (
     "oracle:power=4",
 )
 
-# Passes over the pool, batch and learning rate around the default, at equal rollouts; and bases that
-# are wrong in another way: by noise alone (all operators alike), and by habits that are less firm.
+# Passes over the pool, batch and learning rate around the default, at equal rollouts; and bases
+# that are wrong in another way: by noise alone (all operators alike), and by weaker habits.
 BASES = {
     "noise": (0.8,) * 26,
     "weak-habits": (1.0,) * 17 + (0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2),
