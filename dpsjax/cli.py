@@ -28,7 +28,7 @@ from dpsjax.run.backend import require_backend
 from dpsjax.run.config import TrainConfig, default_config, from_dict
 from dpsjax.run.language import is_checkpoint_folder
 from dpsjax.run.processes import DistributedConfig, connect, is_first, run_together
-from dpsjax.run.selector_settings import selector_names, settings
+from dpsjax.run.selector_settings import DEFAULT, selector_names, settings
 from dpsjax.tasks.registry import ENTRIES, entry_of, name_of
 
 _TASKS = "\n".join(f"  train {entry.name:<12}{entry.summary}" for entry in ENTRIES)
@@ -67,7 +67,9 @@ class TrainArguments:
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    selector: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(selector_names()) + "}")] = "dps"
+    selector: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(selector_names()) + "}")] = (
+        DEFAULT
+    )
     """How prompts are chosen; --selector NAME --help shows the options of that selector."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR/config.json")] = None
     """Repeat the run that wrote this file; options typed beside it replace its settings."""

@@ -51,7 +51,7 @@ def test_the_defaults_need_no_option():
 def test_each_task_has_options_of_its_own():
     config = cli.parse_train(["--task.values", "8", "--steps", "3"], "operators").config
     assert (config.task.values, config.steps) == (8, 3)
-    assert config.folder().name == "operators-dps-seed0"
+    assert config.folder().name == "operators-frontier-seed0"
     assert from_dict(json.loads(json.dumps(to_dict(config)))).task == config.task
 
 

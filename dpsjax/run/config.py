@@ -20,7 +20,7 @@ from dpsjax.run.sections import (
     ResponsesConfig,
     RolloutConfig,
 )
-from dpsjax.run.selector_settings import SelectorSettings, settings
+from dpsjax.run.selector_settings import DEFAULT, SelectorSettings, settings
 from dpsjax.tasks.base import TaskSettings
 from dpsjax.tasks.registry import entry_of, name_of, settings_type
 
@@ -43,7 +43,7 @@ class TrainConfig:
     """Folder of the results; runs/TASK-SELECTOR-seedS by default."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    selector: SelectorSettings = field(default_factory=lambda: settings("dps"))
+    selector: SelectorSettings = field(default_factory=lambda: settings(DEFAULT))
     task: TaskSettings = field(default_factory=lambda: settings_type("countdown")())
     grpo: GRPOConfig = field(default_factory=_default_grpo)
     """How rollouts become an update; but for the learning rate, as the released DPS scripts."""
@@ -128,7 +128,7 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     """Plain JSON-serialisable form.
 
     >>> to_dict(TrainConfig())["selector"]["name"]
-    'dps'
+    'frontier'
     """
     values = dataclasses.asdict(config)
     values["grpo"]["loss"] = {k: _plain(v) for k, v in vars(config.grpo.loss).items()}
@@ -176,7 +176,7 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     3
     """
     values = dict(values)
-    task, selector = _named(values, "task", "countdown"), _named(values, "selector", "dps")
+    task, selector = _named(values, "task", "countdown"), _named(values, "selector", DEFAULT)
     start = dataclasses.replace(default_config(task), selector=settings(selector))
     return _replaced(start, values, "")
 

@@ -26,6 +26,7 @@ from dpsjax.tasks.base import Problem
 from dpsjax.tasks.features import prompt_features
 from dpsjax.tasks.traces import read_trace
 
+DEFAULT = "frontier"  # of a run; experiments/REPORT.md says why, and where not
 # Keywords that a run knows by itself.
 KNOWN = ("group", "num_categories")
 PLAIN = (bool, int, float, str)

@@ -110,7 +110,7 @@ def test_the_manifest_is_resolved_and_holds_nothing_of_the_environment(prepared,
 def test_every_setting_is_in_the_dictionary():
     values = to_dict(TrainConfig())
     assert set(values) == {field.name for field in dataclasses.fields(TrainConfig)}
-    assert values["out"] == "runs/countdown-dps-seed0"
+    assert values["out"] == "runs/countdown-frontier-seed0"
     learning_rate = json.loads(json.dumps(values))["grpo"]["learning_rate"]
     assert learning_rate == TrainConfig().grpo.learning_rate
 

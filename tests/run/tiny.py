@@ -17,6 +17,7 @@ from dpsjax.run.config import (
     TrainConfig,
 )
 from dpsjax.run.run import Started, finish
+from dpsjax.run.selector_settings import settings
 from dpsjax.run.setup import prepare
 from dpsjax.tasks.base import Score
 from dpsjax.tasks.countdown import CountdownConfig
@@ -46,6 +47,7 @@ def config(**changes) -> TrainConfig:
     values = {
         "steps": 2,
         "rollout": RolloutConfig(prompts=4),
+        "selector": settings("dps"),
         "model": MODEL,
         "task": TASK,
         "grpo": grpo(),
