@@ -45,6 +45,7 @@ class Spec:
         pool: N, prompts to choose from.
         prompt_tokens: P.
         keep: Rollouts of each group that the loss may see, or None for all.
+        mask_endless: Whether the loss does not see responses without an end.
         columns: What the selector is told of each prompt: by name, the shape of one value.
         most: Rollouts of one prompt at most, where the selector divides those of a step.
         adapters: What is trained in place of the weights, or None.
@@ -59,6 +60,7 @@ class Spec:
     pool: int
     prompt_tokens: int
     keep: int | None = None
+    mask_endless: bool = False
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     most: int | None = None
     adapters: Adapters | None = None
@@ -170,6 +172,7 @@ def build(spec: Spec, mesh: AnyMesh) -> Stages:
             places,
             advantages=spec.grpo.loss.advantage_function,
             keep=spec.keep,
+            mask_endless=spec.mask_endless,
             stop_ids=stops,
         ),
         merge=None if spec.adapters is None else make_merge(spec.adapters, shardings(base, mesh)),

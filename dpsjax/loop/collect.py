@@ -23,6 +23,7 @@ from dpsjax.loop.groups import (
     Seen,
     collected,
     cut_off,
+    endless,
     group_shapes,
     of_prompts,
     of_rows,
@@ -229,6 +230,7 @@ def rollout_batch(
     keep: int | None,
     selector: Selector,
     belief: PyTree,
+    without_endless: Sequence[int] | None = None,
 ) -> RolloutBatch:
     """What the policy update consumes.
 
@@ -238,6 +240,8 @@ def rollout_batch(
         keep: Rollouts of each group that the loss may see (:func:`max_variance_subset`).
         selector: of :func:`dpsjax.loop.watched.watched`.
         belief: its state, which has seen these groups.
+        without_endless: tokens that end a response, for a loss that does not see responses without
+            an end; their rewards count in their groups. None for one that does.
 
     Returns:
         rows as in ``taken``.
@@ -258,11 +262,14 @@ def rollout_batch(
     values, informative = found
     if slots is not None:
         values, kept, informative = (of_rows(slots, x) for x in (values, kept, informative))
+    mask = taken.mask
+    if without_endless is not None:
+        mask &= ~endless(taken.tokens, mask, without_endless)[..., None]
     return RolloutBatch.of(
         taken.index,
         taken.prompt,
         taken.prompt_mask,
-        Rollouts(taken.tokens, taken.mask, taken.log_probs, steps=jnp.zeros((), jnp.int32)),
+        Rollouts(taken.tokens, mask, taken.log_probs, steps=jnp.zeros((), jnp.int32)),
         taken.rewards,
         valid=kept,
         accept=taken.accept,

@@ -315,12 +315,25 @@ def cut_off(index: Int[Array, "R"], rollouts: Rollouts, stop_ids: Sequence[int])
     Returns:
         their number.
     """
-    last = rollouts.tokens[..., -1]
+    cut = endless(rollouts.tokens, rollouts.mask, stop_ids) & (index >= 0)[:, None]
+    return cut.sum(dtype=jnp.int32)
+
+
+def endless(
+    tokens: Int[Array, "R G T"], mask: Bool[Array, "R G T"], stop_ids: Sequence[int]
+) -> Bool[Array, "R G"]:
+    """Which responses have no end within their limit.
+
+    Args:
+        tokens: of the responses.
+        mask: which of them were generated.
+        stop_ids: tokens that end a response.
+    """
+    last = tokens[..., -1]
     ended = jnp.zeros(last.shape, bool)
     for stop in stop_ids:
         ended |= last == stop
-    cut = rollouts.mask[..., -1] & ~ended & (index >= 0)[:, None]
-    return cut.sum(dtype=jnp.int32)
+    return mask[..., -1] & ~ended
 
 
 def _mean_entropy(rollouts: Rollouts, counted: Array) -> Array:

@@ -9,7 +9,7 @@ from jax.sharding import Sharding
 
 from dpsjax.loop.groups import Groups
 from dpsjax.loop.responses import Response
-from dpsjax.loop.scoring import score_safely
+from dpsjax.loop.scoring import Overlong, score_safely
 from dpsjax.policy import Rollouts
 from dpsjax.tasks.base import Problem, Task, stop_ids
 from dpsjax.types import Array
@@ -36,7 +36,11 @@ class Judged(NamedTuple):
 
 
 def score_rollouts(
-    task: Task, problems: Sequence[Problem], index: Array, rollouts: Rollouts
+    task: Task,
+    problems: Sequence[Problem],
+    index: Array,
+    rollouts: Rollouts,
+    overlong: Overlong | None = None,
 ) -> Judged:
     """Decode and score the responses. Each process scores those it holds.
 
@@ -45,6 +49,7 @@ def score_rollouts(
         problems: what the ids in ``index`` count.
         index: int32[R], -1 is padding, sharded over R.
         rollouts: R rows, sharded likewise.
+        overlong: what long responses lose of their rewards.
 
     Returns:
         the verdicts. A rollout without a finite reward is invalid.
@@ -59,6 +64,12 @@ def score_rollouts(
         texts += [task.tokenizer.decode(response) for response in tokens[row]]
         made += [(int(ids[row]), int(lengths[row, g]), not ended[row, g]) for g in range(group)]
     scored, errors = score_safely(task, asked, texts)
+    if overlong is not None:
+        losses = [overlong.of(length, most) for _, length, _ in made]
+        scored = [
+            None if score is None else score._replace(reward=score.reward + loss)
+            for score, loss in zip(scored, losses, strict=True)
+        ]
     responses = [
         Response(prompt, text, length, cut, score)
         for (prompt, length, cut), text, score in zip(made, texts, scored, strict=True)

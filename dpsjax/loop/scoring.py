@@ -15,6 +15,25 @@ from dpsjax.tasks.workers import runs
 _MESSAGE_BYTES = 256
 
 
+class Overlong(NamedTuple):
+    """DAPO's soft punishment of long responses, in tokens.
+
+    Attributes:
+        buffer: Tokens before the limit in which the reward falls.
+        penalty: What a response that reaches the limit loses.
+
+    >>> [Overlong(4, 1.0).of(tokens, 10) for tokens in (6, 7, 10)]
+    [0.0, -0.25, -1.0]
+    """
+
+    buffer: int
+    penalty: float
+
+    def of(self, tokens: int, limit: int) -> float:
+        """What a response of so many tokens loses; at most 0."""
+        return -self.penalty * max(tokens - (limit - self.buffer), 0) / self.buffer
+
+
 class Scored(NamedTuple):
     """Verdicts on responses.
 

@@ -268,6 +268,7 @@ def make_update(
     *,
     advantages: AdvantageFunction | BeliefAdvantages,
     keep: int | None = None,
+    mask_endless: bool = False,
     stop_ids: Sequence[int] = (),
 ) -> Callable:
     """Build the stage that ends a step: the policy learns from the groups, the step passes.
@@ -279,6 +280,7 @@ def make_update(
         places: the shardings.
         advantages: of :mod:`dpsjax.grpo.advantages`.
         keep: see :func:`dpsjax.loop.collect.rollout_batch`.
+        mask_endless: the loss does not see responses without an end.
         stop_ids: tokens that end a response.
 
     Returns:
@@ -295,7 +297,8 @@ def make_update(
             report = later_report(state, taken, rest, stop_ids)
             state = state._replace(rollouts=state.rollouts + report.asked.sum(dtype=jnp.int32))
             taken = joined(taken, rest)
-        batch = rollout_batch(taken, advantages, keep, selector, state.selector)
+        masked = stop_ids if mask_endless else None
+        batch = rollout_batch(taken, advantages, keep, selector, state.selector, masked)
         params, opt_state, metrics = policy_update(state.params, state.opt_state, batch, reference)
         if taken.slots is not None:  # it counted rows
             heads = jnp.where(taken.slots.place == 0, numerator_weight(batch), 0) != 0

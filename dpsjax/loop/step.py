@@ -19,7 +19,7 @@ from dpsjax.loop.metrics import Record
 from dpsjax.loop.prompts import Prompts
 from dpsjax.loop.responses import Response, Sample, choose, line_of
 from dpsjax.loop.rollout import score_rollouts
-from dpsjax.loop.scoring import gather_errors
+from dpsjax.loop.scoring import Overlong, gather_errors
 from dpsjax.loop.stages import CONTINUE, GENERATE, Updated, round_key, step_key, without_policy
 from dpsjax.loop.state import TrainState
 from dpsjax.tasks.base import Task
@@ -39,6 +39,7 @@ class Loop:
         reference: What the update refers to: parameters, those below adapters, or None.
         buckets: Widths that a step may be padded to.
         sample: Which responses are kept to be read.
+        overlong: What long responses lose of their rewards, if anything.
     """
 
     task: Task
@@ -49,6 +50,7 @@ class Loop:
     reference: PyTree
     buckets: int
     sample: Sample
+    overlong: Overlong | None
 
     def whole(self, params: PyTree) -> PyTree:
         """Parameters of the policy, of those that are trained; the same but for adapters."""
@@ -174,7 +176,8 @@ def _roll_out(
         short = cut_prompts(rows.prompt, rows.prompt_mask, loop.buckets, loop.mesh)
         rollouts = jax.block_until_ready(generate(params, key, *short))
     with notes.clock.phase("score"):
-        judged = score_rollouts(loop.task, loop.task.train, rows.index, rollouts)
+        task = loop.task
+        judged = score_rollouts(task, task.train, rows.index, rollouts, loop.overlong)
     notes.errors.extend(gather_errors(judged.errors))
     notes.responses.extend(judged.responses)
     return judged.groups

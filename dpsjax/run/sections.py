@@ -15,8 +15,10 @@ from dpsjax.checks import (
     require_integers,
     require_real,
     require_setting,
+    require_type,
 )
 from dpsjax.loop.responses import Sample
+from dpsjax.loop.scoring import Overlong
 from dpsjax.policy import Compute, PolicyConfig, Sampling
 from dpsjax.tasks.base import Task, Tokenizer, stop_ids
 
@@ -124,6 +126,14 @@ class RolloutConfig:
     keep: int | None = None
     """Learn from so many rollouts of each group, those of the greatest reward variance (PODS);
     from all by default."""
+    mask_truncated: bool = False
+    """Responses without an end within their limit do not enter the loss; their rewards count in
+    their groups, and in what is believed."""
+    overlong_buffer: int = 0
+    """Tokens before the limit in which a response's reward falls by up to the penalty, in
+    proportion (DAPO's soft punishment); 0 for none. Held-out problems are scored without it."""
+    overlong_penalty: float = 1.0
+    """What a response that reaches the limit loses."""
     workers: Annotated[int | None, tyro.conf.arg(name="score-workers", prefix_name=False)] = None
     """Processes that score the responses, for verifiers that may hang or die; 0 scores here. By
     default as the task needs: none, or for mathematics one for each processor core, up to 8."""
@@ -137,6 +147,12 @@ class RolloutConfig:
         few = self.workers is None or self.workers >= 0
         require_setting(few, "workers", self.workers, "0 (none) or more")
         require_setting(0 < self.seconds < math.inf, "seconds", self.seconds, "above 0 and finite")
+        require_counts(least=0, overlong_buffer=self.overlong_buffer)
+        require_real(overlong_penalty=self.overlong_penalty)
+        penalty = 0 < self.overlong_penalty < math.inf
+        allowed = "above 0 and finite"
+        require_setting(penalty, "overlong_penalty", self.overlong_penalty, allowed)
+        require_type(bool, "a boolean", mask_truncated=self.mask_truncated)
         require_setting(self.keep is None or self.keep >= 2, "keep", self.keep, "at least 2")
         require_counts(prompts=self.prompts)
         require_counts(buckets=self.buckets)
@@ -158,6 +174,19 @@ class RolloutConfig:
                 "never ends would end the run: give at least 1"
             )
         return self.workers
+
+    def overlong(self, response_tokens: int) -> Overlong | None:
+        """The penalty on long responses, if there is one.
+
+        Raises:
+            ValueError: the buffer is longer than a response.
+        """
+        if not self.overlong_buffer:
+            return None
+        fits = self.overlong_buffer <= response_tokens
+        allowed = f"at most the {response_tokens} tokens of a response"
+        require_setting(fits, "overlong_buffer", self.overlong_buffer, allowed)
+        return Overlong(self.overlong_buffer, self.overlong_penalty)
 
     def sampling(self, max_tokens: int, tokenizer: Tokenizer) -> Sampling:
         """The settings for :func:`dpsjax.policy.generate`."""

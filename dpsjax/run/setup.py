@@ -105,6 +105,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             reference=_reference(config, base),
             buckets=config.rollout.buckets,
             sample=config.responses.sample(),
+            overlong=config.rollout.overlong(task.response_tokens),
             inspect=jax.jit(
                 functools.partial(inspect, spec.selector, group=spec.grpo.rollouts_per_prompt),
                 out_shardings=meshes.replicated(mesh),
@@ -195,6 +196,7 @@ def spec_of(config: TrainConfig, task: Task, policy: PolicyConfig) -> Spec:
         pool=len(task.train),
         prompt_tokens=task.prompt_tokens,
         keep=config.rollout.keep,
+        mask_endless=config.rollout.mask_truncated,
         columns={n: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for n, v in data.items()},
         most=settings.most_rollouts(),
         adapters=Adapters(rank, alpha) if rank else None,

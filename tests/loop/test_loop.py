@@ -13,6 +13,7 @@ from dpsjax.run.config import MeshConfig, RolloutConfig
 from dpsjax.run.outputs import real_rows
 from dpsjax.run.setup import make_mesh, prepare
 from dpsjax.run.training import train
+from dpsjax.tasks.base import Score
 from dpsjax.tasks.countdown import CountdownConfig
 from tests.run import tiny
 
@@ -73,6 +74,51 @@ def test_dps_predicts_from_what_it_saw(trained):
     assert mixed and mixed <= set(second["prompt"])
     place = [second["prompt"].index(p) for p in mixed]
     assert np.allclose(np.array(second["predicted"])[:, place].T, [0.3, 0.4, 0.3], atol=1e-6)
+
+
+def test_long_responses_lose_a_part_of_their_rewards_in_tokens(prepared):
+    """DAPO, equation 13: nothing before the buffer, all of the penalty at the limit."""
+    run, state = prepared
+    limit = run.task.response_tokens
+    settings = RolloutConfig(prompts=4, overlong_buffer=limit - 2, overlong_penalty=0.5)
+    punished = dataclasses.replace(run, overlong=settings.overlong(limit))
+    _, _, done = train_step(run, jax.tree.map(jnp.copy, state))
+    _, record, fined = train_step(punished, jax.tree.map(jnp.copy, state))
+    lengths = np.asarray(done.batch.mask.sum(axis=2))
+    expected = -0.5 * np.maximum(lengths - 2, 0) / (limit - 2)
+    assert len(np.unique(expected)) > 1 and expected.min() == -0.5
+    for line, before in zip(fined.responses, done.responses, strict=True):
+        loss = -0.5 * max(line["tokens"] - 2, 0) / (limit - 2)
+        assert line["reward"] == pytest.approx(before["reward"] + loss)
+        assert line["correct"] == before["correct"]
+    right = record["accuracy"]  # what is believed knows nothing of lengths
+    assert record["reward"] == pytest.approx(right + expected.mean(), abs=1e-6)
+    with pytest.raises(ValueError, match="overlong_buffer=99 must be at most the 8 tokens"):
+        RolloutConfig(overlong_buffer=99).overlong(limit)
+
+
+def test_a_reward_for_form_leaves_an_all_wrong_group_unsolved(prepared):
+    """The policy learns from it; the belief about every prompt is that of a group of zeros."""
+    run, start = prepared
+
+    def form(problems, responses):
+        return [Score(0.1 * (number % 2), False, "wrong") for number in range(len(responses))]
+
+    def zeros(problems, responses):
+        return [Score(0.0, False, "wrong") for _ in responses]
+
+    ends = []
+    for scorer in (form, zeros):
+        wrong = dataclasses.replace(run, task=dataclasses.replace(run.task, score=scorer))
+        ends.append(tiny.steps(wrong, start, count=2))
+    (formed, records), (plain, silent) = ends
+    for record in records:
+        assert record["groups_in_loss"] == 4 and record["reward"] == pytest.approx(0.05)
+        assert record["groups"]["state"] == [0] * 4 and record["all_wrong"] == 4
+        assert record["effective_ratio"] == 0
+    assert not any(record["groups_in_loss"] for record in silent)
+    assert digest(formed.selector) == digest(plain.selector) != digest(start.selector)
+    assert digest(formed.params) != digest(plain.params)
 
 
 def test_each_stage_compiles_once(prepared):

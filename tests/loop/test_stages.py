@@ -52,6 +52,31 @@ def test_prompts_are_left_padded_and_rows_filled_up():
     assert mask.tolist() == [[False, False, False, True], [False, True, True, True]]
 
 
+def test_responses_without_an_end_leave_the_loss_and_nothing_else(prepared):
+    """Of two tokens, where 7 ends a response: the first of each group has no end."""
+    _, state = prepared
+    tokens = jnp.array([[[5, 5], [5, 7], [7, 0], [5, 7]]] * 2, jnp.int32)
+    mask = jnp.array([[[True, True], [True, True], [True, False], [True, True]]] * 2)
+    rewards = jnp.array([[0, 1, 1, 1], [1, 1, 1, 1]], jnp.float32)
+    rollouts = Rollouts(tokens, mask, jnp.zeros(tokens.shape, jnp.float32), jnp.int32(2))
+    index = jnp.array([3, 5], jnp.int32)
+    prompt, third = jnp.ones((2, 2), jnp.int32), jnp.full((3, 2), 1 / 3, jnp.float32)
+    draw = Draw(index, jnp.ones(2, jnp.float32), prompt, prompt > 0, third, third[:, 0])
+    groups = Groups(rollouts, rewards, rewards > 0, jnp.ones((2, 4), bool))
+    selector = selectors.dps()
+    state = state._replace(selector=selector.init(32))
+    new, offered, report = learn(selector, state, draw, groups, (7,))
+    plain, masked = (
+        rollout_batch(offered, group_normalized, None, selector, new.selector, stops)
+        for stops in (None, (7,))
+    )
+    assert int(report.truncated) == 2 and plain.mask.tolist() == mask.tolist()
+    assert masked.mask.any(axis=2).tolist() == [[False, True, True, True]] * 2
+    assert masked.mask[:, 1:].tolist() == mask[:, 1:].tolist()
+    assert masked.advantages.tolist() == plain.advantages.tolist()  # its reward counts in the group
+    assert masked.informative.tolist() == [True, False]
+
+
 def test_keeping_a_part_of_each_group_takes_the_most_different_rollouts(prepared):
     """PODS: of 4 rollouts with one right, that one and a wrong one, as the release has them."""
     _, state = prepared
