@@ -1,5 +1,9 @@
-"""Folders of Qwen2.5, Qwen3 and Llama-3: read into shards, written so that transformers loads."""
+"""Folders of Qwen2.5, Qwen2.5-VL, Qwen3 and Llama-3.
 
+They are read into shards, and written so that transformers loads them.
+"""
+
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +16,7 @@ from jax.sharding import Mesh
 from dpsjax import checks
 from dpsjax.files import read_json, write_json
 from dpsjax.policy.config import PolicyConfig
-from dpsjax.policy.config_json import config_from_json, config_to_json
+from dpsjax.policy.config_json import config_from_json, config_to_json, with_preprocessing
 from dpsjax.policy.tensor_files import save_tensors
 from dpsjax.policy.weights import config_in, load_tensors, require_parameters, stored_tensors
 from dpsjax.types import PyTree
@@ -31,6 +35,9 @@ _COMPANIONS = (
     "chat_template.json",
     "vocab.json",
     "merges.txt",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
 )
 
 
@@ -39,6 +46,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: is this a checkpoint folder?")
     return read_json(path)
+
+
+def _config_of(folder: Path) -> PolicyConfig:
+    """The architecture of a folder; for pictures also what its processor does to them."""
+    config = config_from_json(_read_config(folder))
+    if config.vision is None:
+        return config
+    values: dict[str, Any] = {}
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            values |= found.get("image_processor", found)
+    return dataclasses.replace(config, vision=with_preprocessing(config.vision, values))
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -83,11 +103,11 @@ def stored_config(path: str | Path) -> PolicyConfig:
     """
     checks.require_type((str, Path), "a path", path=path)
     path = Path(path)
-    return config_from_json(_read_config(path)) if path.is_dir() else config_in(path)
+    return _config_of(path) if path.is_dir() else config_in(path)
 
 
 def load_checkpoint(folder: str | Path, *, mesh: Mesh | None = None) -> tuple[PolicyConfig, PyTree]:
-    """Read a Qwen2, Qwen2.5, Qwen3 or Llama-3 checkpoint folder.
+    """Read a Qwen2, Qwen2.5, Qwen2.5-VL, Qwen3 or Llama-3 checkpoint folder.
 
     Every device reads its own slices of the stored tensors: no host holds the whole model beside
     its shards.
@@ -109,7 +129,7 @@ def load_checkpoint(folder: str | Path, *, mesh: Mesh | None = None) -> tuple[Po
     checks.require_type((str, Path), "a folder", folder=folder)
     checks.require_type(Mesh, "a mesh", **checks.given(mesh=mesh))
     folder = Path(folder)
-    config = config_from_json(_read_config(folder))
+    config = _config_of(folder)
     return config, load_tensors(config, _shards(folder), mesh)
 
 
@@ -149,8 +169,7 @@ def save_checkpoint(
     folder = Path(folder)
     values = config_to_json(config)
     if source is not None:
-        values = {**_read_config(Path(source)), **values}
-        values.pop("rope_parameters", None)  # stated by rope_theta and rope_scaling
+        values = _over(_read_config(Path(source)), values)
     values.pop("dtype", None)
     values["torch_dtype"] = dtype
     writer = jax.process_index() == 0
@@ -166,6 +185,18 @@ def save_checkpoint(
             if (Path(source) / name).is_file():
                 shutil.copyfile(Path(source) / name, folder / name)
     write_json(folder / "config.json", values)
+
+
+def _over(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a source with those of a policy in their place."""
+    for table in ("text_config", "vision_config"):
+        if table in new:
+            new = {**new, table: _over(old.get(table) or {}, new[table])}
+    # what was at the top and is now below would be stated twice
+    below = new.get("text_config", {})
+    old = {k: v for k, v in old.items() if k not in below or k in new}
+    old.pop("rope_parameters", None)  # stated by rope_theta and rope_scaling
+    return {**old, **new}
 
 
 def _write_shards(folder: Path, params: PyTree, dtype: str, shard_bytes: int, writer: bool) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 from dpsjax import checks
+from dpsjax.policy.vision_config import VisionConfig
 
 Scaling = Literal["none", "linear", "llama3"]
 Dtype = Literal["float32", "bfloat16"]
@@ -44,6 +45,8 @@ class Rope:
         high_frequency: ``high_freq_factor`` of a Llama configuration.
         original_positions: context length before scaling.
         max_positions: longest context the checkpoint is made for; recorded, not enforced.
+        sections: pairs of a head that turn with a token's time, row and column in a policy that
+            sees pictures; their sum is half a head. Empty for texts alone.
     """
 
     theta: float = 10_000.0
@@ -53,12 +56,16 @@ class Rope:
     high_frequency: float = 4.0
     original_positions: int = 8192
     max_positions: int = 32_768
+    sections: tuple[int, ...] = ()
 
     def __post_init__(self):
         _one_of("Rope.scaling", self.scaling, get_args(Scaling))
         _positive(theta=self.theta, factor=self.factor)
         _positive(low_frequency=self.low_frequency, high_frequency=self.high_frequency)
         _sizes(original_positions=self.original_positions, max_positions=self.max_positions)
+        checks.require_items(int, "a number of pairs", sections=self.sections)
+        if len(self.sections) not in (0, 3) or min(self.sections, default=0) < 0:
+            raise ValueError(f"Rope.sections={self.sections} must be three numbers of pairs")
         if self.scaling == "llama3" and not self.high_frequency > self.low_frequency:
             raise ValueError(
                 f"Rope.high_frequency={self.high_frequency} must exceed "
@@ -120,6 +127,7 @@ class PolicyConfig:
         qk_norm: RMSNorm of queries and keys per head (Qwen3).
         norm_eps: added to the mean square in every RMSNorm.
         rope: positions; see ``Rope``. How to compute is given apart, as ``Compute``.
+        vision: of a policy that sees pictures (Qwen2.5-VL); needs ``rope.sections``.
 
     >>> tiny_config(vocab_size=20).num_params()
     306720
@@ -137,6 +145,7 @@ class PolicyConfig:
     qk_norm: bool = False
     norm_eps: float = 1e-6
     rope: Rope = Rope()
+    vision: VisionConfig | None = None
 
     def __post_init__(self):
         _sizes(
@@ -161,6 +170,14 @@ class PolicyConfig:
             raise ValueError(f"kv_heads={self.kv_heads} must divide heads={self.heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even: RoPE rotates pairs")
+        checks.require_type(VisionConfig, "a VisionConfig", **checks.given(vision=self.vision))
+        if self.vision and 2 * sum(self.rope.sections) != self.head_dim:
+            raise ValueError(
+                f"rope.sections={self.rope.sections} must have the sum head_dim / 2 = "
+                f"{self.head_dim // 2} in a policy that sees pictures"
+            )
+        if self.vision and self.vision.image_token >= self.vocab_size:
+            raise ValueError(f"image_token={self.vision.image_token} is not in the vocabulary")
 
     def num_params(self) -> int:
         """Number of parameters, from the shape alone."""
@@ -168,7 +185,8 @@ class PolicyConfig:
         layer = 2 * self.width * (query + key) + 3 * self.width * self.mlp_width + 2 * self.width
         layer += self.attention_bias * (query + 2 * key) + self.qk_norm * 2 * self.head_dim
         embeddings = self.vocab_size * self.width * (1 if self.tied_embeddings else 2)
-        return embeddings + self.layers * layer + self.width
+        seen = self.vision.num_params(self.width) if self.vision else 0
+        return embeddings + self.layers * layer + self.width + seen
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-serialisable form; ``from_dict`` reverses it."""
@@ -187,9 +205,19 @@ class PolicyConfig:
         if unknown := sorted(set(values) - known, key=str):
             raise ValueError(f"unknown PolicyConfig fields: {', '.join(map(str, unknown))}")
         try:
-            return cls(**{**values, "rope": Rope(**values.get("rope", {}))})
+            vision = values.get("vision")
+            parts = {
+                "rope": Rope(**_tuples(values.get("rope", {}))),
+                "vision": None if vision is None else VisionConfig(**_tuples(vision)),
+            }
+            return cls(**{**values, **parts})
         except TypeError as error:
             raise ValueError(f"values={values!r} are not a PolicyConfig: {error}") from error
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Lists, as JSON has them, as tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def tiny_config(vocab_size: int) -> PolicyConfig:

@@ -1,18 +1,39 @@
-"""``config.json`` of Qwen2, Qwen2.5, Qwen3 and Llama-3, to a ``PolicyConfig`` and back."""
+"""``config.json`` of Qwen2, Qwen2.5, Qwen2.5-VL, Qwen3 and Llama-3, to a ``PolicyConfig`` and back.
 
+Qwen2.5-VL's has the settings of the text at the top, or below ``text_config`` as newer releases of
+transformers write it.
+"""
+
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from dpsjax import checks
 from dpsjax.policy.config import PolicyConfig, Rope
+from dpsjax.policy.vision_config import VisionConfig
 
-__all__ = ["config_from_json", "config_to_json"]
+__all__ = ["config_from_json", "config_to_json", "with_preprocessing"]
 
 _ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "llama": "LlamaForCausalLM",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+}
+_BIASED = ("qwen2", "qwen2_5_vl")
+# Of a vision tower: a setting here, and what it is called there.
+_VISION = {
+    "width": "hidden_size",
+    "mlp_width": "intermediate_size",
+    "layers": "depth",
+    "heads": "num_heads",
+    "full_layers": "fullatt_block_indexes",
+    "window": "window_size",
+    "patch": "patch_size",
+    "merge": "spatial_merge_size",
+    "frames": "temporal_patch_size",
+    "channels": "in_channels",
 }
 
 
@@ -43,8 +64,11 @@ def _rope_from_json(values: Mapping[str, Any]) -> Rope:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     positions = _number(values, "max_position_embeddings", 32_768, int)
     theta = _number({**values, **scaling}, "rope_theta", 10_000.0, float)
-    if kind == "default":
-        return Rope(theta=theta, max_positions=positions)
+    sections = tuple(scaling.get("mrope_section") or ())
+    if kind in ("default", "mrope"):
+        return Rope(theta=theta, max_positions=positions, sections=sections)
+    if sections:
+        raise _unsupported("rope_type", kind, "beside mrope_section, only the default is")
     if kind not in ("linear", "llama3"):
         raise _unsupported("rope_type", kind, "use default, linear or llama3")
     return Rope(
@@ -75,6 +99,7 @@ def config_from_json(values: Mapping[str, Any]) -> PolicyConfig:
     """
     checks.require_type(Mapping, "the object in a config.json", values=values)
     kind = values.get("model_type")
+    outer, values = values, {**values, **_table(values, "text_config")}
     if not isinstance(kind, str) or kind not in _ARCHITECTURES:
         raise _unsupported("model_type", kind, f"use one of {', '.join(_ARCHITECTURES)}")
     if values.get("quantization_config"):
@@ -83,7 +108,7 @@ def config_from_json(values: Mapping[str, Any]) -> PolicyConfig:
         raise _unsupported("hidden_act", values["hidden_act"], "only silu is")
     if values.get("use_sliding_window") or "sliding_attention" in (values.get("layer_types") or ()):
         raise _unsupported("use_sliding_window", True, "only full attention is")
-    for name in ("mlp_bias", *(("attention_bias",) if kind != "qwen2" else ())):
+    for name in ("mlp_bias", *(("attention_bias",) if kind not in _BIASED else ())):
         if values.get(name):
             raise _unsupported(name, True, "only Qwen2's biases on queries, keys and values are")
     try:
@@ -98,14 +123,86 @@ def config_from_json(values: Mapping[str, Any]) -> PolicyConfig:
             heads=heads,
             kv_heads=_number(shared, "num_key_value_heads", heads, int),
             head_dim=_number(shared, "head_dim", width // max(heads, 1), int),
-            tied_embeddings=bool(values.get("tie_word_embeddings", False)),
-            attention_bias=kind == "qwen2",
+            tied_embeddings=bool({**values, **outer}.get("tie_word_embeddings", False)),
+            attention_bias=kind in _BIASED,
             qk_norm=kind == "qwen3",
             norm_eps=_number(values, "rms_norm_eps", 1e-6, float),
             rope=_rope_from_json(values),
+            vision=_vision_from_json(outer) if kind == "qwen2_5_vl" else None,
         )
     except KeyError as error:
         raise ValueError(f"config.json: {error.args[0]!r} is missing") from error
+
+
+def _vision_from_json(values: Mapping[str, Any]) -> VisionConfig:
+    """The vision tower of a Qwen2.5-VL; KeyError if a number is missing."""
+    table = _table(values, "vision_config")
+    if table.get("hidden_act", "silu") != "silu":
+        raise _unsupported("vision_config.hidden_act", table["hidden_act"], "only silu is")
+    settings: dict[str, Any] = {"channels": 3}  # older folders call it in_chans, and it is 3
+    for name, stored in _VISION.items():
+        if name == "full_layers":
+            settings[name] = tuple(table[stored])
+        elif name != "channels" or stored in table:
+            settings[name] = _number(table, stored, None, int)
+    return VisionConfig(
+        image_token=_number(values, "image_token_id", None, int),
+        start_token=values.get("vision_start_token_id"),
+        end_token=values.get("vision_end_token_id"),
+        **settings,
+    )
+
+
+def with_preprocessing(vision: VisionConfig, values: Mapping[str, Any]) -> VisionConfig:
+    """The tower with what a ``preprocessor_config.json`` says of pictures.
+
+    Raises:
+        ValueError: pictures would be cut or scaled in another way than is known here.
+    """
+    for name, wanted in (("patch_size", vision.patch), ("merge_size", vision.merge)):
+        if values.get(name, wanted) != wanted:
+            raise ValueError(f"preprocessor_config.json: {name}={values[name]!r} is not {wanted}")
+    size = values.get("size") or {}
+    found = {
+        "min_pixels": values.get("min_pixels") or size.get("shortest_edge"),
+        "max_pixels": values.get("max_pixels") or size.get("longest_edge"),
+        "mean": _floats(values.get("image_mean")),
+        "std": _floats(values.get("image_std")),
+    }
+    return dataclasses.replace(vision, **checks.given(**found))
+
+
+def _floats(values: Any) -> tuple[float, ...] | None:
+    return None if values is None else tuple(float(value) for value in values)
+
+
+def _vision_to_json(config: PolicyConfig, values: dict[str, Any]) -> dict[str, Any]:
+    """A Qwen2.5-VL's ``config.json``: the text's settings below ``text_config``."""
+    vision = config.vision
+    if vision is None or not config.attention_bias or config.rope.scaling != "none":
+        raise ValueError("a policy that sees pictures is written as Qwen2.5-VL: use attention_bias")
+    kind = "qwen2_5_vl"
+    tower = {stored: getattr(vision, name) for name, stored in _VISION.items()}
+    tower["fullatt_block_indexes"] = list(vision.full_layers)
+    text = {k: v for k, v in values.items() if k not in ("architectures", "tie_word_embeddings")}
+    sections = list(config.rope.sections)
+    rope = {"rope_type": "default", "type": "default", "mrope_section": sections}
+    text |= {"model_type": f"{kind}_text", "rope_scaling": rope}
+    marks = {"vision_start_token_id": vision.start_token, "vision_end_token_id": vision.end_token}
+    return {
+        "architectures": [_ARCHITECTURES[kind]],
+        "model_type": kind,
+        "tie_word_embeddings": config.tied_embeddings,
+        "image_token_id": vision.image_token,
+        **checks.given(**marks),
+        "text_config": text,
+        "vision_config": {
+            "model_type": kind,
+            "hidden_act": "silu",
+            **tower,
+            "out_hidden_size": config.width,
+        },
+    }
 
 
 def config_to_json(config: PolicyConfig) -> dict[str, Any]:
@@ -132,7 +229,7 @@ def config_to_json(config: PolicyConfig) -> dict[str, Any]:
             "high_freq_factor": rope.high_frequency,
             "original_max_position_embeddings": rope.original_positions,
         }
-    return {
+    values = {
         "architectures": [_ARCHITECTURES[kind]],
         "model_type": kind,
         "hidden_act": "silu",
@@ -150,3 +247,4 @@ def config_to_json(config: PolicyConfig) -> dict[str, Any]:
         "rope_scaling": None if rope.scaling == "none" else scaling,
         "max_position_embeddings": rope.max_positions,
     }
+    return values if config.vision is None else _vision_to_json(config, values)

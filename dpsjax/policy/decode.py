@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from dpsjax import checks
-from dpsjax.policy.log_probs import encode_prompt, require_prompt
+from dpsjax.policy.log_probs import encode_prompt, last_position, require_prompt
 from dpsjax.policy.sharding import gathered, is_matrix
 from dpsjax.policy.transformer import Block, Policy
+from dpsjax.policy.vision import Images
 from dpsjax.types import Array, Bool, Float, Int, Key, PyTree
 
 __all__ = ["Rollouts", "Sampling", "generate", "truncate_logits"]
@@ -220,6 +221,7 @@ def generate(
     sampling: Sampling,
     group: int = 1,
     temperatures: Float[Array, " G"] | None = None,
+    images: Images | None = None,
 ) -> Rollouts:
     """Sample ``group`` responses to every prompt.
 
@@ -241,6 +243,7 @@ def generate(
         group: ``G``, rollouts per prompt.
         temperatures: of the rollouts of a prompt, one each, in place of ``sampling.temperature``;
             traced, so that other ones compile nothing. What is negative counts as 0.
+        images: of prompts that show pictures, as of :func:`dpsjax.policy.picture_batch`.
 
     Returns:
         ``Rollouts``.
@@ -254,7 +257,7 @@ def generate(
     checks.require_key(key=key)
     checks.require_type(Sampling, "a Sampling", sampling=sampling)
     checks.require_integers(group=group)
-    prompt, prompt_mask = require_prompt(model, prompt, prompt_mask)
+    prompt, prompt_mask = require_prompt(model, prompt, prompt_mask, images)
     waves = model.compute.waves
     if group <= 0:
         raise ValueError(f"group={group} must be positive: rollouts per prompt")
@@ -267,14 +270,15 @@ def generate(
                 f"temperatures are of shape {temperatures.shape}: give one each to group={group}"
             )
     model = _compute_copy(model)
-    past, batch = encode_prompt(model, prompt, prompt_mask), prompt.shape[0]
+    past, batch = encode_prompt(model, prompt, prompt_mask, images), prompt.shape[0]
+    last = prompt[:, -1], last_position(model, prompt, prompt_mask, images)
     rows = jnp.arange(batch * group, dtype=jnp.uint32).reshape(batch, group)
     row_keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))(key, rows)
     if waves == 1:
-        return _decode(model, past, prompt, prompt_mask, row_keys, sampling, temperatures)
+        return _decode(model, past, last, row_keys, sampling, temperatures)
 
     def wave(turn: tuple[Array, Array | None]) -> Rollouts:
-        return _decode(model, past, prompt, prompt_mask, turn[0], sampling, turn[1])
+        return _decode(model, past, last, turn[0], sampling, turn[1])
 
     turns = jnp.moveaxis(row_keys.reshape(batch, waves, -1), 1, 0)
     own = None if temperatures is None else temperatures.reshape(waves, -1)
@@ -289,16 +293,18 @@ def generate(
 def _decode(
     model: Policy,
     past: Block,
-    prompt: Array,
-    prompt_mask: Array,
+    last: tuple[Array, Array],
     row_keys: Array,
     sampling: Sampling,
     temperatures: Array | None,
 ) -> Rollouts:
-    """Responses to prefilled prompts, one for each of ``row_keys [B, G]``."""
+    """Responses to prefilled prompts, one for each of ``row_keys [B, G]``.
+
+    ``last`` are the prompts' last tokens ``[B]`` and their positions.
+    """
     weights = model.layer_weights()
     (batch, group), size = row_keys.shape, sampling.max_tokens
-    first = jnp.maximum(prompt_mask.sum(axis=1, dtype=jnp.int32) - 1, 0).reshape(batch, 1, 1)
+    first = last[1].reshape(batch, 1, 1)
     slots = jnp.arange(size, dtype=jnp.int32)
     stop_ids = jnp.asarray(sampling.stop_ids, jnp.int32).reshape(1, 1, -1)
     if temperatures is None:
@@ -341,7 +347,7 @@ def _decode(
     )
     loop = _Loop(
         jnp.zeros((), jnp.int32),
-        jnp.broadcast_to(prompt[:, -1:], (batch, group)),
+        jnp.broadcast_to(last[0][:, None], (batch, group)),
         jnp.zeros((batch, group), bool),
         _empty_cache(past, group, size),
         _empty_cache(past, group, 1),

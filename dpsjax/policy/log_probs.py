@@ -6,6 +6,14 @@ import jax.numpy as jnp
 from dpsjax import checks
 from dpsjax.policy.sharding import batch_ways, constrain, tensor_ways
 from dpsjax.policy.transformer import Block, Policy
+from dpsjax.policy.vision import (
+    Images,
+    prompt_positions,
+    require_counted,
+    require_images,
+    with_pictures,
+)
+from dpsjax.policy.vision_config import VisionConfig
 from dpsjax.types import Array, Bool, Float, Int
 
 # Half a gigabyte: on a mesh every chunk gathers the output head and adds its gradient up over all
@@ -15,6 +23,7 @@ LOGITS = 1 << 27  # float32 logits on one device that exist at a time, unless th
 __all__ = [
     "LOGITS",
     "encode_prompt",
+    "last_position",
     "logits_chunk",
     "require_prompt",
     "response_inputs",
@@ -22,12 +31,15 @@ __all__ = [
 ]
 
 
-def require_prompt(model: Policy, prompt: Array, prompt_mask: Array) -> tuple[Array, Array]:
+def require_prompt(
+    model: Policy, prompt: Array, prompt_mask: Array, images: Images | None = None
+) -> tuple[Array, Array]:
     """Refuse what is no policy, or no batch of left-padded prompts; return these as JAX's arrays.
 
     Raises:
         TypeError: an argument is something else, or an array of another kind.
-        ValueError: shapes do not fit, a token is not in the vocabulary, or a last one is masked.
+        ValueError: shapes do not fit, a token is not in the vocabulary, or a last one is masked; or
+            pictures come to a policy without eyes, or with other tokens than they have.
     """
     checks.require_type(Policy, "a Policy", model=model)
     checks.require_arrays(prompt=(prompt, "int B P"), prompt_mask=(prompt_mask, "bool B P"))
@@ -36,7 +48,16 @@ def require_prompt(model: Policy, prompt: Array, prompt_mask: Array) -> tuple[Ar
     _require_ids(model, prompt=prompt)
     last = prompt_mask[:, -1]
     checks.require(last, "prompt_mask must be True in its last column, got {last}", last=last)
+    if images is not None:
+        require_images(images, prompt.shape[0], _eye(model))
+        require_counted(prompt, prompt_mask, images, _eye(model))
     return jnp.asarray(prompt), jnp.asarray(prompt_mask)
+
+
+def _eye(model: Policy) -> VisionConfig:
+    if model.config.vision is None:
+        raise ValueError("images: this policy has no vision tower; leave them out")
+    return model.config.vision
 
 
 def _require_ids(model: Policy, **ids: Array) -> None:
@@ -50,30 +71,54 @@ def _require_ids(model: Policy, **ids: Array) -> None:
 
 
 def encode_prompt(
-    model: Policy, prompt: Int[Array, "B P"], prompt_mask: Bool[Array, "B P"]
+    model: Policy,
+    prompt: Int[Array, "B P"],
+    prompt_mask: Bool[Array, "B P"],
+    images: Images | None = None,
 ) -> Block:
     """Keys and values of left-padded prompts, once per prompt.
 
     The last prompt token is left out of the block's mask: it is the first input of the response
     segment (its hidden state predicts the first response token), which carries its own keys.
     """
-    positions = jnp.maximum(jnp.cumsum(prompt_mask, axis=1, dtype=jnp.int32) - 1, 0)
-    size = prompt.shape[1]
+    positions = _positions(model, prompt, prompt_mask, images)
+    size, inputs = prompt.shape[1], None
+    if images is not None:
+        pictures, own = model.vision(images, model.compute), _eye(model)
+        inputs = with_pictures(model.embedded(prompt), pictures, prompt, prompt_mask, own)[:, None]
     causal = jnp.tril(jnp.ones((size, size), bool))[None, None] & prompt_mask[:, None, None, :]
-    _, layers = model.segment(prompt[:, None], positions[:, None], causal)
+    _, layers = model.segment(prompt[:, None], positions[:, None], causal, inputs=inputs)
     # drop the rollout axis: [(L,) B, m, 1, P, h] -> [(L,) B, m, P, h]
     layers = jax.tree.map(lambda leaf: leaf.squeeze(-3), layers)
     return Block(layers, prompt_mask.at[:, -1].set(False))
 
 
+def _positions(model: Policy, prompt: Array, prompt_mask: Array, images: Images | None) -> Array:
+    """Positions of prompt tokens ``[B, P]``, or three of each where there are pictures."""
+    if images is None:
+        return jnp.maximum(jnp.cumsum(prompt_mask, axis=1, dtype=jnp.int32) - 1, 0)
+    return prompt_positions(prompt, prompt_mask, images, _eye(model))
+
+
+def last_position(
+    model: Policy, prompt: Array, prompt_mask: Array, images: Images | None
+) -> Int[Array, "B"]:
+    """Position of the last prompt token, which is text; a response counts up from there."""
+    if images is None:
+        return jnp.maximum(prompt_mask.sum(axis=1, dtype=jnp.int32) - 1, 0)
+    return _positions(model, prompt, prompt_mask, images)[:, -1, 0]
+
+
 def response_inputs(
-    prompt: Int[Array, "B P"], prompt_mask: Bool[Array, "B P"], tokens: Int[Array, "B G T"]
+    prompt: Int[Array, "B P"], first: Int[Array, "B"], tokens: Int[Array, "B G T"]
 ) -> tuple[Int[Array, "B G T"], Int[Array, "B G T"]]:
-    """Input token and position at which each response token is predicted."""
+    """Input token and position at which each response token is predicted.
+
+    ``first`` are the positions of the last prompt tokens.
+    """
     b, g, t = tokens.shape
     last = jnp.broadcast_to(prompt[:, -1].reshape(b, 1, 1), (b, g, 1))
     inputs = jnp.concatenate([last, tokens[:, :, :-1]], axis=2)
-    first = jnp.maximum(prompt_mask.sum(axis=1, dtype=jnp.int32) - 1, 0)
     steps = jnp.arange(t, dtype=jnp.int32).reshape(1, 1, t)
     return inputs, jnp.broadcast_to(first.reshape(b, 1, 1) + steps, (b, g, t))
 
@@ -141,6 +186,7 @@ def token_log_probs(
     *,
     temperature: float | Float[Array, ""] = 1.0,
     chunk: int | None = None,
+    images: Images | None = None,
 ) -> tuple[Float[Array, "B *G T"], Float[Array, "B *G T"]]:
     """Log-probability and entropy of every response token, differentiable in the parameters.
 
@@ -157,6 +203,7 @@ def token_log_probs(
         temperature: divides the logits, as in sampling; entropies are of the tempered distribution.
         chunk: response tokens on a device whose logits exist at a time; None for as many as half a
             gigabyte holds (``LOGITS``).
+        images: of prompts that show pictures, as of :func:`dpsjax.policy.picture_batch`.
 
     Returns:
         ``(log_probs, entropy)``, float32, zero where ``mask`` is False.
@@ -167,7 +214,7 @@ def token_log_probs(
             ``tokens`` has another rank than 2 or 3. Tokens outside the vocabulary are
             ``checkify`` errors under ``jit``.
     """
-    prompt, prompt_mask = require_prompt(model, prompt, prompt_mask)
+    prompt, prompt_mask = require_prompt(model, prompt, prompt_mask, images)
     checks.require_integers(**checks.given(chunk=chunk))
     axes = "B T" if getattr(tokens, "ndim", 3) == 2 else "B G T"
     checks.require_arrays(
@@ -185,8 +232,9 @@ def token_log_probs(
         raise ValueError(f"chunk={chunk} must be positive: tokens whose logits exist at a time")
     shape = tokens.shape
     tokens = jnp.asarray(tokens).reshape(shape[0], -1, shape[-1])
-    past = encode_prompt(model, prompt, prompt_mask)
-    inputs, positions = response_inputs(prompt, prompt_mask, tokens)
+    past = encode_prompt(model, prompt, prompt_mask, images)
+    first = last_position(model, prompt, prompt_mask, images)
+    inputs, positions = response_inputs(prompt, first, tokens)
     size = shape[-1]
     causal = jnp.tril(jnp.ones((size, size), bool))[None, None]
     hidden, _ = model.segment(inputs, positions, causal, (past,))

@@ -2,7 +2,9 @@
 
 ``query_dnh`` has axes ``d, n, h``; parameters below ``layers`` have one more axis in front, ``l``.
 Letters: ``v`` vocabulary, ``d`` width, ``f`` MLP width, ``n`` query heads, ``m`` key/value heads,
-``h`` head size, ``l`` layers; of activations ``b`` prompts, ``g`` rollouts, ``s``/``t`` tokens.
+``h`` head size, ``l`` layers; of a vision tower ``a``, ``w`` and ``o`` for what its projection
+takes, holds and gives, and ``c``, ``t``, ``p``, ``q`` for parts that stay whole; of activations
+``b`` prompts, ``g`` rollouts, ``s``/``t`` tokens.
 """
 
 import math
@@ -24,6 +26,9 @@ PARAMETER_AXES: Mapping[str, str | None] = {
     "n": "tensor",
     "m": "tensor",
     "h": None,
+    "a": "fsdp",
+    "w": "tensor",
+    **dict.fromkeys("octpq"),
 }
 ACTIVATION_AXES: Mapping[str, str | tuple[str, ...] | None] = {
     "b": ("data", "fsdp"),

@@ -16,13 +16,13 @@ import numpy as np
 from flax import nnx
 
 from dpsjax import checks
+from dpsjax.policy.blocks import MASKED, over_layers, recomputed, rms_norm, rotate, unstacked
 from dpsjax.policy.config import Compute, PolicyConfig, Rope
 from dpsjax.policy.sharding import constrain
+from dpsjax.policy.vision import Vision
 from dpsjax.types import Array, Bool, Float, Int, PyTree, Shaped
 
-__all__ = ["Block", "KeyValue", "Layer", "Policy", "abstract_policy", "rms_norm", "rope_angles"]
-
-_MASKED = -1e30  # finite: a row without any visible key stays free of NaN, also in its gradient
+__all__ = ["Block", "KeyValue", "Layer", "Policy", "abstract_policy", "rope_angles"]
 
 
 class KeyValue(NamedTuple):
@@ -49,14 +49,6 @@ class Block(NamedTuple):
     mask: Array
 
 
-def rms_norm(x: Shaped[Array, "*shape d"], scale: Array, eps: float) -> Shaped[Array, "*shape d"]:
-    """Root-mean-square norm (Zhang and Sennrich 2019), computed in float32."""
-    wide = x.astype(jnp.float32)
-    mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-    unit = wide * jax.lax.rsqrt(mean_square + jnp.asarray(eps, wide.dtype))
-    return (unit * scale.astype(wide.dtype).reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
-
-
 def rope_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
     """Angle per position of every rotated pair, float32 ``[h / 2]``."""
     frequency = 1.0 / rope.theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
@@ -71,19 +63,23 @@ def rope_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
 
 
 def rope_angles(
-    positions: Int[Array, "B G S"], rope: Rope, head_dim: int
+    positions: Int[Array, "B G S *sections"], rope: Rope, head_dim: int
 ) -> tuple[Float[Array, "B G S half"], Float[Array, "B G S half"]]:
-    """Cosine and sine of every pair's angle at every position, float32."""
-    frequency = jnp.asarray(rope_frequencies(rope, head_dim))
-    angle = positions.astype(jnp.float32)[..., None] * frequency.reshape(1, 1, 1, -1)
+    """Cosine and sine of every pair's angle at every position, float32.
+
+    Args:
+        positions: ``[B, G, S]``; or with pictures ``[B, G, S, 3]``, a token's time, row and column,
+            each for the pairs of its own section (multimodal RoPE, arXiv 2409.12191).
+        rope: with sections, if there are three positions.
+        head_dim: of a head.
+    """
+    frequency = jnp.asarray(rope_frequencies(rope, head_dim)).reshape(1, 1, 1, -1)
+    if positions.ndim == 4:
+        positions = positions[..., np.repeat(np.arange(3), rope.sections)]
+    else:
+        positions = positions[..., None]
+    angle = positions.astype(jnp.float32) * frequency
     return jnp.cos(angle), jnp.sin(angle)
-
-
-def _rotate(x: Array, angles: tuple[Array, Array]) -> Array:
-    """Apply RoPE to ``[B, G, S, heads, h]``; pairs are (i, i + h/2), as in Llama checkpoints."""
-    cos, sin = (angle[..., None, :].astype(x.dtype) for angle in angles)
-    first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
 def _scores(query: Array, key: Array) -> Array:
@@ -111,7 +107,7 @@ def _attend(query: Array, blocks: list[tuple[KeyValue, Array]]) -> Array:
         blocks: keys and values with a mask broadcastable to ``[B, m, G, r, S, t]``.
     """
     scores = [
-        jnp.where(mask, _scores(query, kv.key), jnp.asarray(_MASKED, jnp.float32))
+        jnp.where(mask, _scores(query, kv.key), jnp.asarray(MASKED, jnp.float32))
         for kv, mask in blocks
     ]
     peak = scores[0].max(axis=-1, keepdims=True)
@@ -180,12 +176,12 @@ class Layer(nnx.Module):
         config = self.config
         query, key, value = self._project(x)
         b, g, s = x.shape[:3]
-        query = _rotate(query, angles) * jnp.asarray(config.head_dim**-0.5, x.dtype)
+        query = rotate(query, angles) * jnp.asarray(config.head_dim**-0.5, x.dtype)
         query = query.reshape(b, g, s, config.kv_heads, -1, config.head_dim)
         query = query.transpose(0, 3, 1, 4, 2, 5)
         # [B, m, G, t, h] is how the batched products read them: a cache is never transposed
         kv = KeyValue(
-            constrain(_rotate(key, angles).transpose(0, 3, 1, 2, 4), "bmgth"),
+            constrain(rotate(key, angles).transpose(0, 3, 1, 2, 4), "bmgth"),
             constrain(value.transpose(0, 3, 1, 2, 4), "bmgth"),
         )
         blocks = [*earlier, (kv, mask[:, None, :, None])]
@@ -256,6 +252,7 @@ class Policy(nnx.Module):
         layers: one ``Layer`` whose parameters have the layer axis in front.
         norm_d: scale of the last norm.
         head_dv: output head, absent when embeddings are tied.
+        vision: of a policy that sees pictures.
     """
 
     def __init__(self, config: PolicyConfig, compute: Compute | None = None, *, rngs: nnx.Rngs):
@@ -273,30 +270,34 @@ class Policy(nnx.Module):
         if not config.tied_embeddings:
             head = jax.random.normal(rngs.params(), shape[::-1], jnp.float32)
             self.head_dv = nnx.Param(config.width**-0.5 * head)
+        if config.vision is not None:
+            self.vision = Vision(config.vision, config.width, rngs=rngs)
 
     def segment(
         self,
         tokens: Int[Array, "B G S"],
-        positions: Int[Array, "B G S"],
+        positions: Int[Array, "B G S *sections"],
         mask: Bool[Array, "b g S S"],
         earlier: tuple[Block, ...] = (),
         weights: PyTree = None,
+        inputs: Shaped[Array, "B G S D"] | None = None,
     ) -> tuple[Shaped[Array, "B G S D"], PyTree]:
         """Hidden states of a segment and its keys and values per layer.
 
         Args:
             tokens: int32.
-            positions: int32, for RoPE.
+            positions: int32, for RoPE; see :func:`rope_angles`.
             mask: who sees whom inside the segment; leading axes may be 1.
             earlier: blocks of tokens before the segment, all visible to all of it but for masks.
             weights: of ``layer_weights``, where a loop should not take the stack apart each time.
+            inputs: what stands for the tokens; None for their embeddings.
 
         Returns:
             Hidden states after the last norm (compute dtype), and per layer ``KeyValue`` in the
             form that ``Block.layers`` takes, with ``G`` kept.
         """
         config, compute = self.config, self.compute
-        x = constrain(self.embed_vd[...][tokens].astype(compute.dtype), "bgsd")
+        x = constrain(self.embedded(tokens) if inputs is None else inputs, "bgsd")
         angles = rope_angles(positions, config.rope, config.head_dim)
         masks = [block.mask.reshape(-1, 1, 1, 1, 1, block.mask.shape[-1]) for block in earlier]
         graph = nnx.split(self.layers)[0]
@@ -308,18 +309,17 @@ class Policy(nnx.Module):
 
         weights = self.layer_weights() if weights is None else weights
         blocks = tuple(block.layers for block in earlier)
-        x, layers = _over_layers(_remat(body, compute), x, weights, blocks, compute)
+        x, layers = over_layers(recomputed(body, compute), x, weights, blocks, compute)
         return rms_norm(x, self.norm_d[...], config.norm_eps), layers
+
+    def embedded(self, tokens: Int[Array, "*shape"]) -> Shaped[Array, "*shape D"]:
+        """Embeddings of tokens, in the compute dtype."""
+        return self.embed_vd[...][tokens].astype(self.compute.dtype)
 
     def layer_weights(self) -> PyTree:
         """Parameters of the layers: stacked for a scan, or a tuple with one part per layer."""
         stack = nnx.split(self.layers)[1]
-        if self.compute.scan_layers:
-            return stack
-        leaves, tree = jax.tree.flatten(stack)
-        # unstack is one split, whose gradient is one concatenation (indexing's would add L arrays)
-        layers = zip(*(jnp.unstack(leaf) for leaf in leaves), strict=True)
-        return tuple(jax.tree.unflatten(tree, layer) for layer in layers)
+        return stack if self.compute.scan_layers else unstacked(stack)
 
     def logits(self, hidden: Shaped[Array, "*shape D"]) -> Float[Array, "*shape V"]:
         """Logits, float32, of hidden states."""
@@ -359,22 +359,3 @@ def abstract_policy(
     """
     policy = nnx.eval_shape(lambda: Policy(config, compute, rngs=nnx.Rngs(0)))
     return nnx.split(policy)
-
-
-def _remat(body, compute: Compute):
-    if compute.remat == "none":
-        return body
-    policies = jax.checkpoint_policies
-    keep = policies.dots_with_no_batch_dims_saveable if compute.remat == "dots" else None
-    return jax.checkpoint(body, policy=keep, prevent_cse=not compute.scan_layers)
-
-
-def _over_layers(body, x: Array, weights: PyTree, blocks: tuple, compute: Compute):
-    """Run ``body`` layer by layer: scanned over stacks, or unrolled over tuples."""
-    if compute.scan_layers:
-        return jax.lax.scan(body, x, (weights, blocks))
-    outputs = []
-    for i, layer in enumerate(weights):
-        x, kv = body(x, (layer, tuple(layers[i] for layers in blocks)))
-        outputs.append(kv)
-    return x, tuple(outputs)

@@ -1,14 +1,14 @@
 """Weights in and out of safetensors files, under the names of Qwen and Llama checkpoints.
 
 A parameter here and a tensor there differ in name, axis order and in how axes are merged, and all
-of that is one table. Reading goes straight into shards: a device's slice of a parameter is a slice
-of stored tensors, and nothing else is read for it.
+of that is one table (``stored_names``). Reading goes straight into shards: a device's slice of a
+parameter is a slice of stored tensors, and nothing else is read for it.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from dpsjax import checks
 from dpsjax.files import write_atomically
 from dpsjax.policy.config import PolicyConfig
 from dpsjax.policy.sharding import axis_letters, parameter_path, shardings
+from dpsjax.policy.stored_names import STORED, axis_sizes, known_name, stored, tensor_name
 from dpsjax.policy.tensor_files import open_tensors, read_header, save_tensors
 from dpsjax.policy.transformer import abstract_policy
 from dpsjax.types import PyTree
@@ -35,55 +36,6 @@ __all__ = [
 _CONFIG_KEY = "policy_config"
 
 
-class Stored(NamedTuple):
-    """Where a parameter is kept.
-
-    Attributes:
-        name: of the tensor; below ``model.layers.<i>.`` for a layer's.
-        axes: letters of each stored axis; ``"nh"`` is heads and head size merged.
-    """
-
-    name: str
-    axes: tuple[str, ...]
-
-
-STORED: Mapping[str, Stored] = {
-    "embed_vd": Stored("model.embed_tokens.weight", ("v", "d")),
-    "norm_d": Stored("model.norm.weight", ("d",)),
-    "head_dv": Stored("lm_head.weight", ("v", "d")),
-    "attention_norm_d": Stored("input_layernorm.weight", ("d",)),
-    "query_dnh": Stored("self_attn.q_proj.weight", ("nh", "d")),
-    "key_dmh": Stored("self_attn.k_proj.weight", ("mh", "d")),
-    "value_dmh": Stored("self_attn.v_proj.weight", ("mh", "d")),
-    "out_nhd": Stored("self_attn.o_proj.weight", ("d", "nh")),
-    "query_bias_nh": Stored("self_attn.q_proj.bias", ("nh",)),
-    "key_bias_mh": Stored("self_attn.k_proj.bias", ("mh",)),
-    "value_bias_mh": Stored("self_attn.v_proj.bias", ("mh",)),
-    "query_norm_h": Stored("self_attn.q_norm.weight", ("h",)),
-    "key_norm_h": Stored("self_attn.k_norm.weight", ("h",)),
-    "mlp_norm_d": Stored("post_attention_layernorm.weight", ("d",)),
-    "gate_df": Stored("mlp.gate_proj.weight", ("f", "d")),
-    "up_df": Stored("mlp.up_proj.weight", ("f", "d")),
-    "down_fd": Stored("mlp.down_proj.weight", ("d", "f")),
-}
-
-
-def _tensor_name(parameter: str, layer: int | None) -> str:
-    name = STORED[parameter].name
-    return name if layer is None else f"model.layers.{layer}.{name}"
-
-
-def _sizes(config: PolicyConfig) -> dict[str, int]:
-    return {
-        "v": config.vocab_size,
-        "d": config.width,
-        "f": config.mlp_width,
-        "n": config.heads,
-        "m": config.kv_heads,
-        "h": config.head_dim,
-    }
-
-
 def _to_stored(array: np.ndarray, letters: str, axes: tuple[str, ...]) -> np.ndarray:
     """Reorder and merge the axes of one layer's parameter."""
     order = [letters.index(letter) for letter in "".join(axes)]
@@ -95,7 +47,10 @@ def _to_stored(array: np.ndarray, letters: str, axes: tuple[str, ...]) -> np.nda
 def _stored_slices(
     index: Mapping[str, slice], sizes: Mapping[str, int], axes: tuple[str, ...]
 ) -> tuple[slice, ...]:
-    """Slices of a stored tensor that hold a parameter's slices; only leading letters are cut."""
+    """Slices of a stored tensor that hold a parameter's slices; only leading letters are cut.
+
+    Of merged letters that follow, all is read, and ``_from_stored`` takes the slice.
+    """
     slices = []
     for axis in axes:
         inner = int(np.prod([sizes[letter] for letter in axis[1:]]))
@@ -108,9 +63,12 @@ def _from_stored(
     tensor: np.ndarray, index: Mapping[str, slice], sizes: Mapping[str, int], letters: str, axes
 ) -> np.ndarray:
     """Undo ``_to_stored`` on the slices that ``index`` names."""
-    stored = "".join(axes)
-    spans = {k: len(range(*index[k].indices(sizes[k]))) for k in stored}
-    tensor = tensor.reshape([spans[letter] for letter in stored])
+    spans, inner = [], []
+    for axis in axes:
+        first = range(*index[axis[0]].indices(sizes[axis[0]]))
+        spans += [len(first), *(sizes[letter] for letter in axis[1:])]
+        inner += [slice(None), *(index[letter] for letter in axis[1:])]
+    tensor, stored = tensor.reshape(spans)[tuple(inner)], "".join(axes)
     return tensor.transpose([stored.index(letter) for letter in letters])
 
 
@@ -133,16 +91,16 @@ def stored_tensors(params: PyTree, dtype: Any = np.float32) -> Iterator[tuple[st
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = parameter_path(path)
-        letters, stored = axis_letters(names), STORED[names[-1]]
+        letters, axes = axis_letters(names), stored(names).axes
         if letters[0] != "l":
             yield (
-                _tensor_name(names[-1], None),
-                _to_stored(on_host(leaf).astype(dtype), letters, stored.axes),
+                tensor_name(names, None),
+                _to_stored(on_host(leaf).astype(dtype), letters, axes),
             )
             continue
         for layer in range(leaf.shape[0]):
             array = on_host(leaf[layer]).astype(dtype)
-            yield _tensor_name(names[-1], layer), _to_stored(array, letters[1:], stored.axes)
+            yield tensor_name(names, layer), _to_stored(array, letters[1:], axes)
 
 
 def save_weights(path: str | Path, config: PolicyConfig, params: PyTree) -> None:
@@ -193,14 +151,14 @@ def require_parameters(config: PolicyConfig, params: PyTree) -> None:
 
 def _expected(config: PolicyConfig, params: PyTree) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors a configuration needs."""
-    sizes, expected = _sizes(config), {}
+    expected = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = parameter_path(path)
-        axes = STORED[names[-1]].axes
+        axes, sizes = stored(names).axes, axis_sizes(config, names)
         shape = tuple(int(np.prod([sizes[letter] for letter in axis])) for axis in axes)
         stacked = axis_letters(names)[0] == "l"
         for layer in range(leaf.shape[0]) if stacked else [None]:
-            expected[_tensor_name(names[-1], layer)] = shape
+            expected[tensor_name(names, layer)] = shape
     return expected
 
 
@@ -209,14 +167,17 @@ _FLOATS = ("BF16", "F16", "F32", "F64")
 _ROWS = 1 << 12  # of the vocabulary, compared at a time
 
 
-def _locate(files: Iterable[Path], expected: Mapping[str, tuple[int, ...]]) -> dict[str, Path]:
-    """Which file holds each tensor, after checking names, shapes and types of all."""
-    where: dict[str, Path] = {}
+def _locate(
+    files: Iterable[Path], expected: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[Path, str]]:
+    """File and name of each tensor, after checking names, shapes and types of all."""
+    where: dict[str, tuple[Path, str]] = {}
     for path in files:
-        for name, entry in read_header(path).items():
+        for written, entry in read_header(path).items():
             # "inv_freq": buffers of older exporters
-            if name == "__metadata__" or name.endswith("rotary_emb.inv_freq"):
+            if written == "__metadata__" or written.endswith("rotary_emb.inv_freq"):
                 continue
+            name = known_name(written)
             if name not in expected:
                 raise ValueError(
                     f"{path}: tensor {name!r} has no place in this configuration "
@@ -232,7 +193,7 @@ def _locate(files: Iterable[Path], expected: Mapping[str, tuple[int, ...]]) -> d
                     f"{path}: tensor {name!r} has type {entry['dtype']}, not one of "
                     f"{', '.join(_FLOATS)}: give the checkpoint before quantisation"
                 )
-            where[name] = path
+            where[name] = path, written
     return where
 
 
@@ -274,27 +235,30 @@ def load_tensors(config: PolicyConfig, files: Iterable[Path], mesh: Mesh | None 
     if missing := sorted(set(expected) - set(where)):
         names = ", ".join(map(str, files))
         raise ValueError(f"{names}: tensor {missing[0]!r} is missing ({len(missing)} in all)")
-    handles = {path: open_tensors(path) for path in set(where.values())}
+    handles = {path: open_tensors(path) for path in {path for path, _ in where.values()}}
+
+    def tensor(name: str) -> Any:
+        path, written = where[name]
+        return handles[path].get_slice(written)
+
     if head in where and config.tied_embeddings:
-        one, two = (handles[where[name]].get_slice(name) for name in (embedding, head))
-        _require_tied(one, two, where[head])
-    sizes = _sizes(config)
+        _require_tied(tensor(embedding), tensor(head), where[head][0])
     if mesh is None:
         device = SingleDeviceSharding(jax.local_devices()[0])
         places = jax.tree.map(lambda _: device, shapes)
     else:
         places = shardings(shapes, mesh)
 
-    def read(names: tuple[str, ...], index: tuple[slice, ...]) -> np.ndarray:
-        letters, axes = axis_letters(names), STORED[names[-1]].axes
+    def read(names: tuple[str, ...], index: tuple[slice, ...], first: int) -> np.ndarray:
+        letters, axes = axis_letters(names), stored(names).axes
+        sizes = axis_sizes(config, names)
         spans = dict(zip(letters, index, strict=True))
         own = letters.removeprefix("l")
         slices = _stored_slices(spans, sizes, axes)
-        layers = [None] if own == letters else range(*index[0].indices(config.layers))
+        layers = [None] if own == letters else range(*index[0].indices(first))
         parts = []
         for layer in layers:
-            name = _tensor_name(names[-1], layer)
-            part = handles[where[name]].get_slice(name)[slices]
+            part = tensor(tensor_name(names, layer))[slices]
             parts.append(_from_stored(part, spans, sizes, own, axes).astype(np.float32))
         return parts[0] if own == letters else np.stack(parts)
 
@@ -302,7 +266,7 @@ def load_tensors(config: PolicyConfig, files: Iterable[Path], mesh: Mesh | None 
         names = parameter_path(path)
 
         def part(index: tuple[slice, ...] | None) -> np.ndarray:
-            return read(names, index or (slice(None),) * len(leaf.shape))
+            return read(names, index or (slice(None),) * len(leaf.shape), leaf.shape[0])
 
         return jax.make_array_from_callback(leaf.shape, sharding, part)
 

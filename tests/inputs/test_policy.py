@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dpsjax import policy
 from dpsjax.policy import config_json, lora
 from dpsjax.policy.decode import truncate_logits
+from dpsjax.policy.pictures import netpbm
 from tests.inputs.wrong import Row, complaints
 
 KEY = jax.random.key(0)
@@ -27,6 +28,7 @@ SHAPE = {
 }
 TINY = policy.PolicyConfig(**SHAPE)
 MODEL = policy.Policy(TINY, rngs=nnx.Rngs(0))
+SIGHT = policy.tiny_vision(3)
 PARAMS = nnx.split(MODEL)[1]
 MESH = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"))
 PROMPT = {
@@ -89,7 +91,8 @@ ROWS = {
             "attention_bias": False,
             "qk_norm": False,
             "norm_eps": 1e-6,
-            "rope": policy.Rope(),
+            "rope": policy.Rope(sections=(1, 1, 0)),
+            "vision": SIGHT,
         },
         also={"kv_heads": [3], "head_dim": [5]},
     ),
@@ -99,7 +102,22 @@ ROWS = {
         also={"values": [{"depth": 3}]},
         said={"values": "(values|fields)"},
     ),
-    "Rope": Row(policy.Rope, {**vars(policy.Rope()), "scaling": "llama3"}),
+    "Rope": Row(policy.Rope, {**vars(policy.Rope(sections=(1, 1, 1))), "scaling": "llama3"}),
+    "VisionConfig": Row(
+        policy.VisionConfig,
+        {**vars(SIGHT), "start_token": 1, "end_token": 2},
+        also={"heads": [3], "window": [30], "max_pixels": [1]},
+    ),
+    "tiny_vision": Row(policy.tiny_vision, {"image_token": 3}),
+    "picture_batch": Row(
+        policy.picture_batch,
+        {
+            "prompts": [[netpbm(np.zeros((28, 28), np.uint8))], []],
+            "vision": SIGHT,
+            "patches": 4,
+        },
+        also={"prompts": [[[b"nothing"]], [["text"]], [b"P5"]]},
+    ),
     "Compute": Row(policy.Compute, vars(policy.Compute())),
     "Sampling": Row(
         policy.Sampling,
