@@ -60,6 +60,7 @@ SMALL: dict[str, str] = {
     "python experiments/make_operators_base.py": (
         "--steps 4 --batch 8 --every 4 --out base.safetensors"
     ),
+    "python experiments/operators_figures.py": "--results figures",
     "python experiments/operators_gradient.py": "--smoke --out gradient.json",
     "python experiments/operators_predict.py": "--smoke --out predict.json",
     "python experiments/operators_table.py": "--smoke --out table.jsonl",

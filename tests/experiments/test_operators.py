@@ -1,6 +1,7 @@
 """The experiments on operator chains work end to end, with tiny sizes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +37,13 @@ def test_gradients_are_compared(tmp_path):
     run("operators_gradient.py", "--out", str(out))
     rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
     assert len(rows) == 6 and all(-1 <= row["cosine_of_mean"] <= 1 for row in rows)
+
+
+@pytest.mark.slow
+def test_pictures_are_drawn_of_the_records(tmp_path):
+    for name in ("table", "map"):  # the runs that are kept are drawn as a map, too
+        shutil.copy(FOLDER / "results/operators_table.jsonl", tmp_path / f"operators_{name}.jsonl")
+    command = [sys.executable, str(FOLDER / "operators_figures.py"), "--results", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    made = {path.stem for path in tmp_path.glob("*.png")}
+    assert made == {f"operators_{name}" for name in ("rollouts", "updates", "effective", "map")}
