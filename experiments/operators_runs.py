@@ -250,11 +250,23 @@ def rollouts_to(row: dict, accuracy: float) -> float:
     return float(spent[place - 1] + share * (spent[place] - spent[place - 1]))
 
 
-def summarize(rows: list[dict]) -> dict:
-    """Means, intervals and paired differences of the selectors that have the same seeds."""
-    by_name: dict[str, dict[int, dict]] = {}
+def by_selector(rows: list[dict]) -> dict[str, dict[int, dict]]:
+    """Runs by selector and seed."""
+    found: dict[str, dict[int, dict]] = {}
     for row in rows:
-        by_name.setdefault(row["selector"], {})[row["seed"]] = row
+        found.setdefault(row["selector"], {})[row["seed"]] = row
+    return found
+
+
+def summarize(rows: list[dict], default: list[dict]) -> dict:
+    """Means, intervals and paired differences of the selectors that have the same seeds.
+
+    Args:
+        rows: runs of one place.
+        default: runs of the default place, for the accuracies that are to be reached: those in
+            which the baseline and dynamic sampling end there.
+    """
+    by_name, goals = by_selector(rows), by_selector(default)
     if BASELINE not in by_name:
         return {}
     out = {}
@@ -277,10 +289,10 @@ def summarize(rows: list[dict]) -> dict:
             "brier_skill": _skill(mine),
         }
         for target in (BASELINE, CEILING):
-            if target in by_name:
-                shared = [seed for seed in seeds if seed in by_name[target]]
-                goals = [by_name[target][seed]["held_out"][-1] for seed in shared]
-                found = [rollouts_to(runs[s], goal) for s, goal in zip(shared, goals, strict=True)]
+            known = goals.get(target, {})
+            if known:
+                shared = [seed for seed in seeds if seed in known]
+                found = [rollouts_to(runs[s], known[s]["held_out"][-1]) for s in shared]
                 reached = [value for value in found if not np.isnan(value)]
                 out[name][f"rollouts_to_{target}"] = float(np.mean(reached)) if reached else None
                 out[name][f"reached_{target}"] = f"{len(reached)} of {len(found)}"
@@ -321,11 +333,12 @@ def table(title: str, found: dict) -> Table:
         "Brier skill",
         "rollouts",
         f"to {BASELINE}",
+        "to DS",
     ):
         shown.add_column(heading, justify="right", no_wrap=True)
     for name, mine in sorted(found.items(), key=lambda item: -item[1]["held_out"]["mean"]):
         held, less = mine["held_out"], mine["less_baseline"]
-        test, skill, reach = mine.get("test"), mine["brier_skill"], f"rollouts_to_{BASELINE}"
+        test, skill = mine.get("test"), mine["brier_skill"]
         shown.add_row(
             name,
             str(len(mine["seeds"])),
@@ -338,7 +351,12 @@ def table(title: str, found: dict) -> Table:
             f"{mine['repeats']:.2f}",
             "-" if skill is None else f"{skill:+.2f}",
             f"{mine['rollouts']:,.0f}",
-            "-" if mine.get(reach) is None else f"{mine[reach]:,.0f}",
+            *(
+                "-"
+                if mine.get(f"rollouts_to_{goal}") is None
+                else f"{mine[f'rollouts_to_{goal}']:,.0f} ({mine[f'reached_{goal}']})"
+                for goal in (BASELINE, CEILING)
+            ),
         )
     return shown
 
@@ -346,10 +364,12 @@ def table(title: str, found: dict) -> Table:
 def report(out: Path, console: Console) -> None:
     """Print what there is, and write it beside the lines."""
     rows = list(finished(out).values())
-    places = {row["place"]["name"]: None for row in rows}
+    places: dict[str, list[dict]] = {}
+    for row in rows:
+        places.setdefault(row["place"]["name"], []).append(row)
     summary = {}
-    for place in places:
-        summary[place] = summarize([row for row in rows if row["place"]["name"] == place])
+    for place, mine in places.items():
+        summary[place] = summarize(mine, places.get(Place().name, mine))
         if summary[place]:
             console.print(table(place, summary[place]))
     path = out.with_suffix(".summary.json")

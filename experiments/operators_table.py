@@ -2,6 +2,7 @@
 
     nice -n 10 python experiments/operators_table.py                    # 10 seeds, about an hour
     python experiments/operators_table.py --smoke                       # a minute
+    python experiments/operators_table.py --long                        # until DS's accuracy, 5 seeds
     python experiments/operators_table.py --map                         # other settings, 3 seeds
 
 The same command goes on where it stopped. At the end, or with ``--report`` at any time, the table
@@ -53,6 +54,7 @@ MAP = (
     Place("base wrong by noise", base="noise"),
     Place("base with weak habits", base="weak-habits"),
 )
+LONG = (Place("750 updates", steps=750),)  # as many rollouts as dynamic sampling makes in 200
 MAPPED = ("uniform-epochs", "dps", "frontier", "oracle:power=1")
 
 
@@ -65,11 +67,13 @@ class Config:
     selectors: tuple[str, ...] = ()
     """Names of the catalogue and its variants, with keywords (dps:cool_down=12), and oracles."""
     seeds: int = 0
-    """Runs of each selector: 10, or 3 on the map."""
+    """Runs of each selector: 10, or 3 on the map, or 5 long ones."""
     first_seed: int = 0
     """Seeds are those from this one on."""
     map: bool = False
     """Run the settings of the map, not the default."""
+    long: bool = False
+    """Run as many updates as give the rollouts of dynamic sampling."""
     report: bool = False
     """Only print what there is."""
     smoke: bool = False
@@ -79,9 +83,9 @@ class Config:
 def main(config: Config) -> None:
     """Run what is missing, then report."""
     console = Console(width=170)
-    places = MAP if config.map else (Place(),)
-    names = config.selectors or (MAPPED if config.map else FIELD)
-    seeds = config.seeds or (3 if config.map else 10)
+    places = MAP if config.map else LONG if config.long else (Place(),)
+    names = config.selectors or (MAPPED if config.map or config.long else FIELD)
+    seeds = config.seeds or (3 if config.map else 5 if config.long else 10)
     if config.smoke:
         places, names, seeds = (
             (Place("smoke", problems=200, steps=10),),
