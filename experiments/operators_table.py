@@ -2,7 +2,7 @@
 
     nice -n 10 python experiments/operators_table.py                    # 10 seeds, about an hour
     python experiments/operators_table.py --smoke                       # a minute
-    python experiments/operators_table.py --long                        # until DS's accuracy, 5 seeds
+    python experiments/operators_table.py --long                        # as many rollouts as DS
     python experiments/operators_table.py --map                         # other settings, 3 seeds
 
 The same command goes on where it stopped. At the end, or with ``--report`` at any time, the table
@@ -82,7 +82,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Run what is missing, then report."""
-    console = Console(width=170)
+    console = Console(width=190)
     places = MAP if config.map else LONG if config.long else (Place(),)
     names = config.selectors or (MAPPED if config.map or config.long else FIELD)
     seeds = config.seeds or (3 if config.map else 5 if config.long else 10)

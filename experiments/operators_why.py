@@ -89,7 +89,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Run what is missing, then report."""
-    console = Console(width=170)
+    console = Console(width=190)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     items: list[Item] = [
         (place, seed, name)
