@@ -25,8 +25,9 @@ import dpsjax
 from dpsjax.loop.compilation import use_compilation_cache
 from dpsjax.plan.options import PLAN_OPTIONS, PlanOptions
 from dpsjax.run.backend import require_backend
-from dpsjax.run.config import TrainConfig, default_config, from_dict
+from dpsjax.run.config import TrainConfig, default_config, from_dict, to_dict, with_preset
 from dpsjax.run.language import is_checkpoint_folder
+from dpsjax.run.presets import described, resolved
 from dpsjax.run.processes import DistributedConfig, connect, is_first, run_together
 from dpsjax.run.selector_settings import DEFAULT, selector_names, settings
 from dpsjax.tasks.registry import ENTRIES, entry_of, name_of
@@ -73,6 +74,9 @@ class TrainArguments:
     """How prompts are chosen; --selector NAME --help shows the options of that selector."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR/config.json")] = None
     """Repeat the run that wrote this file; options typed beside it replace its settings."""
+    preset: Annotated[
+        str, tyro.conf.arg(metavar="NAME", help=f"Settings of a published run: {described()}.")
+    ] = ""
     allow: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Continue although this setting, or all below it, differs from the run's: --allow grpo."""
     hosts: Annotated[DistributedConfig, tyro.conf.arg(name="")] = dataclasses.field(
@@ -201,6 +205,8 @@ def _start_and_finish(
     folder = str(parsed.config.folder())
     if is_checkpoint_folder(parsed.config.model.init):
         say(_of_language_model(parsed.config))
+    if parsed.preset:
+        say(resolved(parsed.preset, to_dict(parsed.config)))
     command = shlex.join(["dpsjax", "train", name_of(parsed.config.task), *words])
     try:
         config = parsed.config
@@ -282,6 +288,10 @@ def parse_train(words: Sequence[str], task: str = "countdown") -> TrainArguments
     source = _option(words, "--from", "")
     model = _option(words, "--model", _option(words, "--init", "base"))
     config = _recorded(Path(source)) if source else default_config(task, model)
+    if preset := _option(words, "--preset", ""):
+        if source:
+            raise ValueError(f"from={source!r} has all settings: leave out preset={preset!r}")
+        config = with_preset(config, preset)
     if name_of(config.task) != entry_of(task).name:
         raise ValueError(
             f"from={source!r} is of another task: dpsjax train {name_of(config.task)} repeats it"

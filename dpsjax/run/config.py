@@ -12,6 +12,7 @@ from dpsjax.checks import require_counts, require_integers, require_setting
 from dpsjax.grpo import BeliefAdvantages, GRPOConfig
 from dpsjax.grpo.aggregation import constant_length
 from dpsjax.run.language import is_checkpoint_folder
+from dpsjax.run.presets import preset_of
 from dpsjax.run.sections import (
     CheckpointConfig,
     EvaluationConfig,
@@ -122,6 +123,26 @@ def default_config(task: str, model: str = "base") -> TrainConfig:
         grpo=GRPOConfig(),
         task=task_settings,
     )
+
+
+def with_preset(config: TrainConfig, name: str) -> TrainConfig:
+    """The settings of a published run in place of those of ``config``; the others stay.
+
+    Args:
+        config: of a task.
+        name: of :data:`dpsjax.run.presets.PRESETS`.
+
+    Raises:
+        ValueError: there is no such preset, or it is of another task.
+
+    >>> with_preset(default_config("math"), "dps-math-7b").selector.decay
+    0.7
+    """
+    values = dict(preset_of(name, name_of(config.task)).values)
+    selector = _named(values, "selector", config.selector.name)
+    if selector != config.selector.name:
+        config = dataclasses.replace(config, selector=settings(selector))
+    return _replaced(config, values, "")
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

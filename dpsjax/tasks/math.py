@@ -11,7 +11,8 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
+from typing import Any, Literal
 
 from dpsjax import checks
 from dpsjax.tasks.answers import MAX_CHARACTERS, final_answer
@@ -22,6 +23,12 @@ from dpsjax.tasks.texts import text_task
 # As DeepScaleR and the DPS scripts ask.
 SUFFIX = " Let's think step by step and output the final answer within \\boxed{}."
 _MAX_DEPTH = 24
+# A decimal, with a power of ten as LaTeX or as programs write it.
+_DECIMAL = re.compile(
+    r"([+-]?[0-9]{1,60}(?:\.[0-9]{1,60})?)"
+    r"(?:(?:\\times|\\cdot|\*)10\^\{?([+-]?[0-9]{1,3})\}?|[eE]([+-]?[0-9]{1,3}))?"
+)
+_WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\{([^{}]*)\}")
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\\])(\d+(?:\.\d+)?)[eE]([+-]?\d+)\b")
 
 
@@ -31,6 +38,8 @@ class MathConfig(FileSettings):
 
     suffix: str = SUFFIX
     """Put after each question."""
+    unanswered: Literal["error", "skip"] = "error"
+    """What becomes of rows without an answer: an error, or they are left out."""
 
     def build(self) -> Task:
         """The task.
@@ -42,7 +51,8 @@ class MathConfig(FileSettings):
         """
         if importlib.util.find_spec("math_verify") is None:
             raise ImportError("mathematics needs math-verify: pip install 'dpsjax[math]'")
-        train, test = (tuple(map(_with_reference, pool)) for pool in self.pools())
+        skip = self.unanswered == "skip"
+        train, test = (_answered(pool, skip) for pool in self.pools())
         return text_task("math", (train, test), score, self.response_tokens, isolated=True)
 
 
@@ -97,6 +107,10 @@ def grade(answer: str | None, reference: str) -> Score:
     if not reference or _plain(answer) == _plain(reference):
         same = bool(reference)
         return Score(float(same), same, "" if same else "no reference", answer)
+    found, wanted = _number(answer), _number(reference)
+    if found is not None and wanted is not None:
+        same = _close(found, wanted)
+        return Score(float(same), same, "" if same else "another value", answer)
     try:
         same = _equal(_readable(answer), _readable(reference))
     except RecursionError:
@@ -128,16 +142,24 @@ def score(problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
     return score_each(judge, problems, responses)
 
 
-def _with_reference(problem: Problem) -> Problem:
-    if problem.answer["answer"] is None:
+def _answered(problems: Sequence[Problem], skip: bool) -> tuple[Problem, ...]:
+    """The problems with their references; of rows without an answer none, or an error."""
+    found, without = [], []
+    for problem in problems:
+        value = problem.answer["answer"]
+        reference = "" if value is None else reference_text(value)
+        if reference:
+            found.append(dataclasses.replace(problem, answer={"reference": reference}))
+        else:
+            without.append(problem)
+    if without and not (skip and found):
         raise ValueError(
-            f"{problem.id!r} has no answer, but the columns {', '.join(problem.answer['row'])}; "
-            "name that of the answer with --task.answer-field"
+            f"{len(without)} of {len(problems)} problems have no answer, the first is "
+            f"{without[0].id!r} with the columns {', '.join(without[0].answer['row'])}; name that "
+            "of the answer with --task.answer-field, or leave such rows out with "
+            "--task.unanswered skip"
         )
-    reference = reference_text(problem.answer["answer"])
-    if not reference:
-        raise ValueError(f"{problem.id!r} has an empty answer: remove the row")
-    return dataclasses.replace(problem, answer={"reference": reference})
+    return tuple(found)
 
 
 def _depth(text: str) -> int:
@@ -153,7 +175,31 @@ def _plain(text: str) -> str:
     """A text without what says nothing; equal ones need no algebra."""
     for mark in ("\\left", "\\right", "\\!", "\\,", "\\;", "$", " ", "\n"):
         text = text.replace(mark, "")
-    return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").rstrip(".")
+    for name, other in (
+        ("\\dfrac", "\\frac"),
+        ("\\tfrac", "\\frac"),
+        ("\\varnothing", "\\emptyset"),
+    ):
+        text = text.replace(name, other)
+    return _WORDS.sub(r"\1", text).rstrip(".")
+
+
+def _number(text: str) -> Fraction | None:
+    """The value of a decimal, with a power of ten or not; of anything else None."""
+    found = _DECIMAL.fullmatch(text.replace(" ", "").strip("$").replace("{,}", ""))
+    if found is None:
+        return None
+    return Fraction(found[1]) * Fraction(10) ** int(found[2] or found[3] or 0)
+
+
+def _close(one: Fraction, other: Fraction) -> bool:
+    """Whole numbers must be the same; others within a millionth, as decimals are rounded.
+
+    The difference is relative: math-verify rounds to six places, where 1e-9 is 2e-9.
+    """
+    if one.denominator == other.denominator == 1:
+        return one == other
+    return abs(one - other) * 1_000_000 <= max(abs(one), abs(other))
 
 
 def _readable(text: str) -> str:

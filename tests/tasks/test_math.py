@@ -30,6 +30,11 @@ EQUAL = [
     (r"(3, \pi/2)", r"\left( 3, \frac{\pi}{2} \right)"),
     (r"7\times 10^{37}", "7e37"),
     ("142", "142.0"),
+    ("870000000", r"8.7 \times 10^{8}"),
+    (r"1.60\cdot10^{-19}", "1.6e-19"),
+    ("3.1415927", "3.14159265"),
+    ("June 20", r"\text{June 20}"),
+    (r"\varnothing", r"\emptyset"),
 ]
 OTHER = [
     ("4", "3"),
@@ -39,6 +44,10 @@ OTHER = [
     (r"\text{Angela}", r"\text{Evelyn}"),
     ("p+q", "p-q"),
     ("7e36", "7e37"),
+    ("1.7e-19", "1.6e-19"),
+    ("0.00000002", "0.00000001"),
+    ("1000000001", "1000000000"),
+    ("June 21", r"\text{June 20}"),
     ("", "0"),
     ("__import__('os')", "0"),
 ]
@@ -157,5 +166,9 @@ def test_the_task_of_real_files():
 def test_rows_without_an_answer_are_named(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"problem": "1?", "id": 1}\n{"problem": "2?", "answer": "2"}\n')
-    with pytest.raises(ValueError, match=r"'a/1' has no answer, but the columns problem, id"):
+    message = r"1 of 1 problems have no answer, the first is 'a/1' with the columns problem, id"
+    with pytest.raises(ValueError, match=message):
         MathConfig(train=(path,), held_out=1).build()
+    path.write_text('{"problem": "1?"}\n{"problem": "2?", "answer": "2"}\n' * 2)
+    skipped = MathConfig(train=(path,), test=(path,), unanswered="skip").build()
+    assert [p.text()[:2] for p in (*skipped.train, *skipped.test)] == ["2?"] * 4
