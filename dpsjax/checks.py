@@ -147,16 +147,6 @@ def require_setting(holds: bool, name: str, value: object, allowed: str) -> None
         raise ValueError(f"{name}={value!r} must be {allowed}")
 
 
-def as_floats(name: str, value, axes: int | None = None) -> np.ndarray:
-    """Numbers as float64, NaN and infinity too; with ``axes`` axes, if that matters."""
-    array = as_array(name, value)
-    if not (is_real(array.dtype) or array.size == 0):
-        raise TypeError(f"{name}={shown(value)} must be numbers")
-    if axes is not None and array.ndim != axes:
-        raise ValueError(f"{name} must have {axes} axes, got shape {array.shape}: reshape it")
-    return array.astype(np.float64)
-
-
 def require_type(wanted: type | tuple[type, ...], made_by: str, **values) -> None:
     """Demand a type; ``made_by`` says in the message where such a value comes from.
 
@@ -226,27 +216,6 @@ def require_key(**values) -> None:
         raw = isinstance(value, jax.Array | np.ndarray) and value.dtype == np.uint32
         if not (typed and value.shape == ()) and not (raw and value.ndim == 1):
             raise TypeError(f"{name}={shown(value)} must be one key, as of jax.random.key(0)")
-
-
-def require_float_type(**values) -> None:
-    """Demand floating-point types."""
-    for name, value in values.items():
-        try:
-            fits = jnp.issubdtype(jnp.dtype(value), jnp.floating)
-        except TypeError:
-            fits = False
-        if not fits:
-            raise TypeError(f"{name}={shown(value)} must be a float type, such as jnp.bfloat16")
-
-
-def require_floats(**values) -> None:
-    """Demand arrays of floats with at least one axis, the last not empty."""
-    for name, value in values.items():
-        array = isinstance(value, jax.Array | np.ndarray)
-        if not array or not jnp.issubdtype(value.dtype, jnp.floating):
-            raise TypeError(f"{name}={shown(value)} must be an array of floats")
-        if value.ndim == 0 or value.shape[-1] == 0:
-            raise ValueError(f"{name} must have an axis that is not empty, got {value.shape}")
 
 
 _KINDS = {"float": jnp.floating, "int": jnp.integer, "bool": jnp.bool_, "any": np.generic}

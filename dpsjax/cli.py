@@ -115,11 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return train(words[1], words[2:])
     if words and words[0] in _COMMANDS:
         return _COMMANDS[words[0]](words[1:])
-    if (
-        not words
-        or words[0] in ("-h", "--help")
-        or words[:2] in (["train", "-h"], ["train", "--help"])
-    ):
+    if not words or words[words[0] == "train" :][:1] in (["-h"], ["--help"]):
         print(USAGE, end="")
         return 0
     return _complain(f"there is no command {' '.join(words[:2])!r}; see dpsjax --help")

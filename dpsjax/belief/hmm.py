@@ -84,7 +84,7 @@ def init(params: Params, num_prompts: int, counts_dtype=None) -> Belief:
     checks.require_type(Params, "of dpsjax.hmm.params", params=params)
     checks.require_counts(num_prompts=num_prompts)
     if counts_dtype is not None:
-        checks.require_float_type(counts_dtype=counts_dtype)
+        hmm_params.require_float_type(counts_dtype)
     states, zero = range(params.pi.shape[0]), jnp.zeros(num_prompts, params.pi.dtype)
     return Belief(
         posterior=tuple(zero + params.pi[i] for i in states),

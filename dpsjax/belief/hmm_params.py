@@ -102,3 +102,13 @@ def params(num_states: int = 3, decay=0.5, prior_alpha=1.0, prior_pi=None) -> Pa
         pi=pi,
     )
     return Params(alpha, pi, decay)
+
+
+def require_float_type(counts_dtype) -> None:
+    """Demand a floating-point type."""
+    try:
+        fits = jnp.issubdtype(jnp.dtype(counts_dtype), jnp.floating)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise TypeError(f"counts_dtype={counts_dtype!r} must be a float type, as jnp.bfloat16 is")

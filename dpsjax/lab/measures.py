@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dpsjax import checks
+from dpsjax.lab import statistics
 from dpsjax.lab.waiting import Groups
 from dpsjax.types import Array, Bool, Float, Int
 
@@ -161,7 +162,7 @@ def gap_closed(value, uniform, oracle) -> np.ndarray:
     0.5
     """
     value, uniform, oracle = (
-        checks.as_floats(name, given)
+        statistics.as_floats(name, given)
         for name, given in (("value", value), ("uniform", uniform), ("oracle", oracle))
     )
     gap = np.asarray(oracle, np.float64) - uniform

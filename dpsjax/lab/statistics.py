@@ -45,7 +45,7 @@ def interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Inter
     >>> interval([1.0, 2.0, 3.0]).mean
     2.0
     """
-    values = checks.as_floats("values", values)
+    values = as_floats("values", values)
     checks.require_real(level=level)
     checks.require_setting(0 < level < 1, "level", level, "above 0 and below 1")
     values = values[~np.isnan(values)]
@@ -68,7 +68,7 @@ def paired_p_value(differences: Sequence[float] | np.ndarray) -> float:
     Returns:
         1 if all are 0, 0 if all are equal and not 0, NaN for fewer than two.
     """
-    values = checks.as_floats("differences", differences)
+    values = as_floats("differences", differences)
     values = values[~np.isnan(values)]
     if values.size < 2:
         return float("nan")
@@ -90,7 +90,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    given = checks.as_floats("p_values", p_values, axes=1)
+    given = as_floats("p_values", p_values, axes=1)
     corrected = np.full(given.size, np.nan)
     known = np.flatnonzero(~np.isnan(given))
     largest = 0.0
@@ -115,7 +115,7 @@ def against(values: dict[str, np.ndarray], reference: str) -> dict[str, Differen
         ValueError: if the reference is not among the names, or lengths differ.
     """
     checks.require_type(dict, "a dictionary of arrays", values=values)
-    values = {name: checks.as_floats("values", one, axes=1) for name, one in values.items()}
+    values = {name: as_floats("values", one, axes=1) for name, one in values.items()}
     if len({one.size for one in values.values()}) > 1:
         sizes = {name: one.size for name, one in values.items()}
         raise ValueError(f"values must be of the same seeds for all, got lengths {sizes}")
@@ -131,3 +131,18 @@ def against(values: dict[str, np.ndarray], reference: str) -> dict[str, Differen
         mean, low, high, _ = interval(pairs[name])
         out[name] = Difference(mean, low, high, p_value, corrected)
     return out
+
+
+def as_floats(name: str, value, axes: int | None = None) -> np.ndarray:
+    """Numbers as float64, NaN and infinity too; with ``axes`` axes, if that matters.
+
+    Raises:
+        TypeError: they are no numbers.
+        ValueError: they have other axes.
+    """
+    array = checks.as_array(name, value)
+    if not (checks.is_real(array.dtype) or array.size == 0):
+        raise TypeError(f"{name}={checks.shown(value)} must be numbers")
+    if axes is not None and array.ndim != axes:
+        raise ValueError(f"{name} must have {axes} axes, got shape {array.shape}: reshape it")
+    return array.astype(np.float64)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from dpsjax import checks
@@ -84,7 +85,7 @@ def truncate_logits(
         TypeError: ``logits`` is no array of floats, or ``top_k`` or ``top_p`` no number.
         ValueError: ``top_k`` is negative, or ``top_p`` not in (0, 1].
     """
-    checks.require_floats(logits=logits)
+    _require_logits(logits)
     checks.require_counts(least=0, top_k=top_k)
     checks.require_real(top_p=top_p)
     checks.require_setting(0 < top_p <= 1, "top_p", top_p, "above 0, at most 1")
@@ -94,6 +95,14 @@ def truncate_logits(
     if top_p < 1:
         logits = jnp.where(_nucleus(logits, top_p), logits, -jnp.inf)
     return logits
+
+
+def _require_logits(logits) -> None:
+    kind = isinstance(logits, jax.Array | np.ndarray) and jnp.issubdtype(logits.dtype, jnp.floating)
+    if not kind:
+        raise TypeError(f"logits={checks.shown(logits)} must be an array of floats")
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits must have an axis that is not empty, got {logits.shape}")
 
 
 def _nucleus(logits: Float[Array, "*rows V"], top_p: float) -> Bool[Array, "*rows V"]:
@@ -264,7 +273,7 @@ def generate(
     if group % waves != 0:
         raise ValueError(f"waves={waves} must divide group={group}, the rollouts per prompt")
     if temperatures is not None:
-        checks.require_floats(temperatures=temperatures)
+        checks.require_arrays(temperatures=(temperatures, "float G"))
         if temperatures.shape != (group,):
             raise ValueError(
                 f"temperatures are of shape {temperatures.shape}: give one each to group={group}"

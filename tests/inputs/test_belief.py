@@ -15,12 +15,12 @@ BELIEF = hmm.init(PARAMS, POOL)
 OTHER = hmm.init(hmm.params(5), POOL)
 
 ROWS = {
-    "hmm.params": Row(
+    "hmm_params.params": Row(
         hmm.params,
         {"num_states": 3, "decay": 0.5, "prior_alpha": 1.0, "prior_pi": np.full(3, 1 / 3)},
     ),
-    "hmm.params, by name": Row(hmm.params, {"prior_alpha": "local"}),
-    "hmm.prior_counts": Row(
+    "hmm_params.params, by name": Row(hmm.params, {"prior_alpha": "local"}),
+    "hmm_params.prior_counts": Row(
         lambda prior_alpha, num_states: hmm.prior_counts(prior_alpha, num_states),
         {"prior_alpha": "local", "num_states": 3},
     ),
@@ -43,6 +43,8 @@ ROWS = {
         {"passes": PASSES, "trials": TRIALS, "cuts": states.PARTITIONS[5]},
         also={"cuts": [((1, 0, True),), ((2, 3, True), (1, 3, True)), ((0.5, 1, True),)]},
     ),
+    "states.partial_states": Row(states.partial_states, {"num_states": 3}),
+    "states.middle_state": Row(states.middle_state, {"num_states": 3}),
     "beta.params": Row(beta.params, {"decay": 0.5, "prior": (1.0, 1.0), "forget_unseen": False}),
     "grid.params": Row(grid.params, {"moves": (1.0, 46.0, 2.5, 0.5), "decay": 0.9, "memory": 0.9}),
     "grid.rates": Row(grid.rates, {"cells": 16}),
@@ -62,6 +64,7 @@ INNER = {
     "filter": "View averaged clear_of group_outcome ordered weighted",
     "grid": "GridView advance expectation mixed_chance observe prior",
     "hmm": "advance observe",
+    "hmm_params": "require_float_type",
     "kalman": "GaussianView advance expected_variance_of_rollout measure_arc measure_logit observe "
     "rate_of_arc variance",
     "noise": "hash_bits hash_uniform hash_words row_beta row_bits row_gumbel row_normal "

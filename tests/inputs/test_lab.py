@@ -225,6 +225,7 @@ ELSEWHERE = {
     "simulate.sweep": "simulate's arguments, and run_keys's",
     "compare.require_comparison": "is such a check",
     "compare.require_measure": "is such a check",
+    "statistics.as_floats": "is such a check",
     "contenders.named": "takes nothing",
     "report.write": "below",
     "plots.write_plots": "below",
