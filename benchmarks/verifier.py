@@ -24,7 +24,7 @@ from common import save
 
 from dpsjax.tasks.base import LostScores, Problem, Score
 from dpsjax.tasks.columns import Columns, problems_of
-from dpsjax.tasks.math import reference_text, score
+from dpsjax.tasks.math import references, score
 from dpsjax.tasks.workers import ScoringWorkers
 
 FILES = ("train_math", "test_math", "test_aime", "test_amc", "test_minerva", "test_olympiad_bench")
@@ -213,7 +213,7 @@ def response(answer: str) -> str:
 
 def judged(pairs: list[Pair], workers: ScoringWorkers) -> list[Score | None]:
     """Verdicts; None where a response cost its deadline."""
-    problems = [Problem("", {"reference": pair.reference}, "", pair.name) for pair in pairs]
+    problems = [Problem("", {"references": [pair.reference]}, "", pair.name) for pair in pairs]
     try:
         return list(workers(problems, [response(pair.answer) for pair in pairs]))
     except LostScores as lost:
@@ -273,10 +273,12 @@ def main() -> None:
         if (path := options.data / f"{name}.json").exists():
             rows = problems_of([path], Columns())[: options.limit]
             given = [(row.answer["answer"], row.id) for row in rows]
-            answers = [
-                (reference_text(answer), row) for answer, row in given if answer not in (None, "")
+            files[name] = [
+                Pair(text, text, row)
+                for answer, row in given
+                if answer is not None
+                for text in references(answer)
             ]
-            files[name] = [Pair(text, text, row) for text, row in answers]
     workers = ScoringWorkers(score, 2, DEADLINE, one_by_one=True)
     record: dict = {"files": {}, "ways": {}, "forms": {}}
     for name, pairs in files.items():

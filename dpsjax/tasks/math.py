@@ -25,9 +25,10 @@ SUFFIX = " Let's think step by step and output the final answer within \\boxed{}
 _MAX_DEPTH = 24
 # A decimal, with a power of ten as LaTeX or as programs write it.
 _DECIMAL = re.compile(
-    r"([+-]?[0-9]{1,60}(?:\.[0-9]{1,60})?)"
+    r"([+-]?(?:[0-9]{1,60}(?:\.[0-9]{0,60})?|\.[0-9]{1,60}))"
     r"(?:(?:\\times|\\cdot|\*)10\^\{?([+-]?[0-9]{1,3})\}?|[eE]([+-]?[0-9]{1,3}))?"
 )
+_BASED = re.compile(r"([+-]?[0-9A-Za-z]{1,40})_\{?([0-9]{1,2})\}?")
 _WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\{([^{}]*)\}")
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\\])(\d+(?:\.\d+)?)[eE]([+-]?\d+)\b")
 
@@ -56,27 +57,29 @@ class MathConfig(FileSettings):
         return text_task("math", (train, test), score, self.response_tokens, isolated=True)
 
 
-def reference_text(value: Any) -> str:
-    r"""A reference answer as one text.
+def references(value: Any) -> list[str]:
+    r"""A reference answer as texts, any of which is right.
 
     Args:
-        value: a text, a number, or a list of them, of which all are wanted; of a solution in words,
-            the boxed part counts.
+        value: a text, a number, or a list of them, as Minerva has several forms of an answer; of a
+            solution in words, the boxed part counts.
 
     Raises:
         TypeError: it is something else.
 
-    >>> reference_text(142.0), reference_text(["$2$", "$3$\n"]), reference_text(r"so \boxed{x}")
-    ('142', '2, 3', 'x')
+    >>> references(142.0), references(["$2$.", "$3$\n", "2"]), references(r"so \boxed{x}")
+    (['142'], ['2', '3'], ['x'])
     """
     checks.require_type((str, int, float, list, tuple), "a text or number", value=value)
     if isinstance(value, list | tuple):
-        return ", ".join(reference_text(item) for item in value)
+        found = (text for item in value for text in references(item))
+        return list(dict.fromkeys(found))
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+        return [str(int(value))]
     text = str(value).strip()
     boxed = final_answer(text) if "boxed{" in text else None
-    return (boxed or text).strip("$").strip()
+    text = (boxed or text).removesuffix(".").strip("$").strip()
+    return [text] if text else []
 
 
 def grade(answer: str | None, reference: str) -> Score:
@@ -84,7 +87,7 @@ def grade(answer: str | None, reference: str) -> Score:
 
     Args:
         answer: what was taken for the answer, untrusted; None where there is none.
-        reference: of :func:`reference_text`.
+        reference: one of :func:`references`.
 
     Returns:
         reward 1 and correct where they are equal, else 0.
@@ -108,6 +111,8 @@ def grade(answer: str | None, reference: str) -> Score:
         same = bool(reference)
         return Score(float(same), same, "" if same else "no reference", answer)
     found, wanted = _number(answer), _number(reference)
+    if found is None or wanted is None:
+        found, wanted = _based(answer), _based(reference)
     if found is not None and wanted is not None:
         same = _close(found, wanted)
         return Score(float(same), same, "" if same else "another value", answer)
@@ -136,10 +141,18 @@ def score(problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
     """
     import math_verify  # noqa: F401 - a worker that has not got it must fail at its start
 
-    def judge(problem: Problem, response: str) -> Score:
-        return grade(final_answer(response), problem.answer["reference"])
+    return score_each(_judge, problems, responses)
 
-    return score_each(judge, problems, responses)
+
+def _judge(problem: Problem, response: str) -> Score:
+    """The verdict on a response: by the reference that it equals, else by the last."""
+    answer = final_answer(response)
+    verdict = Score(0.0, False, "no reference")
+    for reference in problem.answer["references"]:
+        verdict = grade(answer, reference)
+        if verdict.correct:
+            return verdict
+    return verdict
 
 
 def _answered(problems: Sequence[Problem], skip: bool) -> tuple[Problem, ...]:
@@ -147,9 +160,9 @@ def _answered(problems: Sequence[Problem], skip: bool) -> tuple[Problem, ...]:
     found, without = [], []
     for problem in problems:
         value = problem.answer["answer"]
-        reference = "" if value is None else reference_text(value)
-        if reference:
-            found.append(dataclasses.replace(problem, answer={"reference": reference}))
+        right = [] if value is None else references(value)
+        if right:
+            found.append(dataclasses.replace(problem, answer={"references": right}))
         else:
             without.append(problem)
     if without and not (skip and found):
@@ -192,6 +205,17 @@ def _number(text: str) -> Fraction | None:
     return Fraction(found[1]) * Fraction(10) ** int(found[2] or found[3] or 0)
 
 
+def _based(text: str) -> Fraction | None:
+    """The value of digits with their base below, such as 12_5; of anything else None."""
+    found = _BASED.fullmatch(text.replace(" ", "").strip("$"))
+    if found is None or not 2 <= int(found[2]) <= 36:
+        return None
+    try:
+        return Fraction(int(found[1], int(found[2])))
+    except ValueError:  # a digit that the base has not got
+        return None
+
+
 def _close(one: Fraction, other: Fraction) -> bool:
     """Whole numbers must be the same; others within a millionth, as decimals are rounded.
 
@@ -215,4 +239,16 @@ def _equal(answer: str, reference: str) -> bool:
     gold, found = (
         math_verify.parse(f"\\boxed{{{text}}}", parsing_timeout=0) for text in (reference, answer)
     )
-    return bool(math_verify.verify(gold, found, timeout_seconds=None, raise_on_error=True))
+    if not math_verify.verify(gold, found, timeout_seconds=None, raise_on_error=True):
+        return False
+    percent = any(sign in answer + reference for sign in ("%", "percent"))
+    return percent or not _apart(gold, found)
+
+
+def _apart(gold: list, found: list) -> bool:
+    """Whether two values are far from each other, though equal when rounded to six places."""
+    numbers = [item[0] for item in (gold, found) if item and getattr(item[0], "is_number", False)]
+    if len(numbers) < 2:
+        return False
+    one, other = (complex(number.evalf(30)) for number in numbers)
+    return abs(one - other) > 1e-6 * max(abs(one), abs(other))

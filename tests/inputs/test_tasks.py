@@ -138,11 +138,11 @@ ROWS = {
     "tokenizer.ByteTokenizer": Row(tokenizer.ByteTokenizer, {}),
     "tokenizer.ByteTokenizer, encode": Row(tokenizer.ByteTokenizer().encode, {"text": "1+2"}),
     "tokenizer.ByteTokenizer, decode": Row(tokenizer.ByteTokenizer().decode, {"ids": (3, 4)}),
-    "math.reference_text": Row(mathematics.reference_text, {"value": "2"}, loose=True),
+    "math.references": Row(mathematics.references, {"value": "2"}, loose=True),
     "math.grade": Row(mathematics.grade, {"answer": "2", "reference": "2"}, loose=True),
     "math.score": Row(
         mathematics.score,
-        {"problems": [base.Problem("", {"reference": "2"}, "")], "responses": ["2"]},
+        {"problems": [base.Problem("", {"references": ["2"]}, "")], "responses": ["2"]},
     ),
     "traces.make_trace": Row(traces.make_trace, {"num_prompts": 4, "rows": [ROW]}),
     "traces.header_line": Row(traces.header_line, {"num_prompts": 4}),

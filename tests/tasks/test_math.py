@@ -8,7 +8,7 @@ import pytest
 
 from dpsjax.tasks.answers import final_answer
 from dpsjax.tasks.base import LostScores, Problem
-from dpsjax.tasks.math import MathConfig, grade, reference_text, score
+from dpsjax.tasks.math import MathConfig, grade, references, score
 from dpsjax.tasks.workers import ScoringWorkers
 
 pytest.importorskip("math_verify", reason="needs the extra: math")
@@ -34,6 +34,10 @@ EQUAL = [
     (r"1.60\cdot10^{-19}", "1.6e-19"),
     ("3.1415927", "3.14159265"),
     ("June 20", r"\text{June 20}"),
+    ("12_5", "12_{5}"),
+    ("111_2", "12_5"),
+    ("12", "12_5"),
+    (".5", "0.5"),
     (r"\varnothing", r"\emptyset"),
 ]
 OTHER = [
@@ -47,6 +51,9 @@ OTHER = [
     ("1.7e-19", "1.6e-19"),
     ("0.00000002", "0.00000001"),
     ("1000000001", "1000000000"),
+    (".0000673", ".0000672"),
+    (r"\frac{1}{2^{99}}", r"\frac{1}{2^{98}}"),
+    ("12_6", "12_5"),
     ("June 21", r"\text{June 20}"),
     ("", "0"),
     ("__import__('os')", "0"),
@@ -65,11 +72,19 @@ def test_other_values(answer, reference):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(142.0, "142"), (0.5, "0.5"), (["$2$"], "2"), (["2", "3\n"], "2, 3"), (r"a \boxed{3} b", "3")],
+    ("value", "texts"),
+    [
+        (142.0, ["142"]),
+        (0.5, ["0.5"]),
+        (["$2$."], ["2"]),
+        (["2", "3\n", "2"], ["2", "3"]),
+        (r"a \boxed{3} b", ["3"]),
+        ("", []),
+        ([], []),
+    ],
 )
-def test_references(value, text):
-    assert reference_text(value) == text
+def test_references(value, texts):
+    assert references(value) == texts
 
 
 def hostile(rng):
@@ -94,7 +109,7 @@ def hostile(rng):
 def fuzz(count, seed):
     """Responses graded in workers: (how many have a verdict, errors, rewards of any)."""
     rng = random.Random(seed)
-    problems = [Problem("", {"reference": "12"}, "", str(n // 50)) for n in range(count)]
+    problems = [Problem("", {"references": ["12"]}, "", str(n // 50)) for n in range(count)]
     problems = [problems[n - n % 50] for n in range(count)]
     responses = [hostile(rng) for _ in range(count)]
     workers = ScoringWorkers(score, 2, 10.0, one_by_one=True)
@@ -118,7 +133,7 @@ def test_hostile_responses_get_no_reward(count, most_lost):
 
 
 def test_a_monster_costs_its_deadline_and_is_an_error():
-    problem = Problem("", {"reference": "12"}, "")
+    problem = Problem("", {"references": ["12"]}, "")
     workers = ScoringWorkers(score, 1, 5.0, one_by_one=True)
     texts = [
         r"\boxed{12}",
@@ -146,8 +161,8 @@ def test_every_reference_of_the_real_files_is_equal_to_itself(name):
     if not path.exists():
         pytest.skip(f"no real data at {path}")
     rows = json.loads(path.read_text(encoding="utf-8"))[:1000]
-    references = [reference_text(row.get("answer", row.get("final_answer"))) for row in rows]
-    for reference in references:
+    given = [row.get("answer", row.get("final_answer")) for row in rows]
+    for reference in [text for value in given if value is not None for text in references(value)]:
         assert grade(final_answer(f"\\boxed{{{reference}}}"), reference).correct, reference
 
 
