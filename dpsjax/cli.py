@@ -44,6 +44,7 @@ commands:
   compare           compare selectors on simulated students or on recorded rollouts
   doctor TRACE      what is wasted in recorded rollouts, anybody's
   log DIR           send a run's metrics to TensorBoard, Weights & Biases or MLflow
+  view DIR          one page of a run to look at: curves, prompts, responses
   plan              will a run fit on a TPU slice, and how long will a step take
 
 options:
@@ -349,6 +350,13 @@ def log(words: Sequence[str]) -> int:
     return _tool("log", log_command.LogArguments, log_command.run, words)
 
 
+def view(words: Sequence[str]) -> int:
+    """``dpsjax view``: the words after it; the exit code."""
+    from dpsjax.report.view import command
+
+    return _tool("view", command.ViewArguments, command.run, words)
+
+
 def _tool(name: str, settings: type, run: Callable[[Any], str], words: Sequence[str]) -> int:
     """A command that prints a text."""
     try:
@@ -387,7 +395,7 @@ def _planned(fits: Callable[[Console], bool]) -> int:
     return code
 
 
-_COMMANDS = {"compare": compare, "doctor": doctor, "log": log, "plan": plan}
+_COMMANDS = {"compare": compare, "doctor": doctor, "log": log, "plan": plan, "view": view}
 
 
 def _option(words: Sequence[str], name: str, otherwise: str) -> str:

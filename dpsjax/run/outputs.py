@@ -20,7 +20,7 @@ from dpsjax.loop import metrics
 from dpsjax.loop.metrics import Record
 from dpsjax.loop.state import TrainState, digest
 from dpsjax.policy.weights import on_host
-from dpsjax.report import plots, prompt_table, report, response_file, trace_file
+from dpsjax.report import plots, pool_file, prompt_table, report, response_file, trace_file
 from dpsjax.run.config import to_dict
 from dpsjax.run.setup import Run
 from dpsjax.selectors.pool import SHARED
@@ -76,6 +76,8 @@ def results(folder: Path) -> list[Path]:
         TRACE,
         REPORT,
         RESPONSES,
+        pool_file.POOL,
+        pool_file.IMAGES,
     )
     return [folder / name for name in (*names, *TABLES) if (folder / name).exists()]
 
@@ -230,6 +232,15 @@ def begin_responses(run: Run, after: int) -> None:
         after: number of the step, 0 for a run that begins.
     """
     response_file.begin_responses(run.config.folder() / RESPONSES, after)
+
+
+def write_pool(run: Run) -> None:
+    """Write ``pool.jsonl``, the prompts in words; the first process calls this.
+
+    Args:
+        run: of :func:`dpsjax.run.setup.prepare`.
+    """
+    pool_file.write_pool(run.config.folder(), run.task.train)
 
 
 def write_pictures(

@@ -152,6 +152,7 @@ def _finish(started: Started, console: Console) -> dict[str, Any] | None:
     if first:
         outputs.begin_trace(run)
         outputs.begin_responses(run, started.position.step)
+        outputs.write_pool(run)
 
     def append_to(name: str) -> TextIOBase:
         return (folder / name if first else Path(os.devnull)).open("a", encoding="utf-8")
