@@ -10,6 +10,7 @@ from dpsjax.tasks.answers import final_answer
 from dpsjax.tasks.base import LostScores, Problem
 from dpsjax.tasks.math import MathConfig, grade, references, score
 from dpsjax.tasks.workers import ScoringWorkers
+from tests.tasks.attacks import BOMBS, attack
 
 pytest.importorskip("math_verify", reason="needs the extra: math")
 
@@ -87,31 +88,12 @@ def test_references(value, texts):
     assert references(value) == texts
 
 
-def hostile(rng):
-    """A response that is meant to break a grader, and is never right."""
-    inner = [
-        lambda: "(" * rng.randint(1, 400),
-        lambda: r"\frac{" * rng.randint(1, 200),
-        lambda: "{" * 10_000 + "}" * 10_000,
-        lambda: "".join(chr(rng.randrange(0x20, 0x3000)) for _ in range(rng.randint(1, 60))),
-        lambda: "\0" * rng.randint(1, 50),
-        lambda: "\uff11\uff12\uff13",
-        lambda: "__import__('os').system('true')",
-        lambda: "x" * 1_000_000,
-        lambda: "".join(rng.choices(r"0123456789+-*/^_{}()\ ,.", k=rng.randint(1, 25))) + "+q",
-        lambda: rng.choice([r"\infty", "nan", "i", r"\emptyset", r"\text{}", r"\sqrt{-1}"]),
-        lambda: "1<|im_start|>2",
-    ]
-    text = rng.choice(inner)()
-    return rng.choice(["\\boxed{%s}", "final answer is %s", "\\boxed{%s", "%s"]) % text
-
-
-def fuzz(count, seed):
+def fuzz(count, seed, bombs):
     """Responses graded in workers: (how many have a verdict, errors, rewards of any)."""
     rng = random.Random(seed)
     problems = [Problem("", {"references": ["12"]}, "", str(n // 50)) for n in range(count)]
     problems = [problems[n - n % 50] for n in range(count)]
-    responses = [hostile(rng) for _ in range(count)]
+    responses = [attack(rng, bombs) for _ in range(count)]
     workers = ScoringWorkers(score, 2, 10.0, one_by_one=True)
     try:
         return workers(problems, responses), []
@@ -122,14 +104,28 @@ def fuzz(count, seed):
 
 
 @pytest.mark.parametrize(
-    ("count", "most_lost"), [(60, 0.1), pytest.param(100_000, 0.01, marks=pytest.mark.slow)]
+    ("count", "most_lost"), [(60, 0.1), pytest.param(100_000, 0.1, marks=pytest.mark.slow)]
 )
 def test_hostile_responses_get_no_reward(count, most_lost):
-    scores, errors = fuzz(count, seed=0)
+    scores, errors = fuzz(count, seed=0, bombs=count > 1000)
     assert len(scores) == count and len(errors) <= most_lost * count
     assert sum(score is None for score in scores) == len(errors)
     assert not any(score.reward or score.correct for score in scores if score)
     assert all(score.reason for score in scores if score)
+
+
+@pytest.mark.slow
+def test_what_symbolic_algebra_cannot_do_is_an_error_or_wrong():
+    problem = Problem("", {"references": ["12"]}, "")
+    workers = ScoringWorkers(score, 1, 5.0, one_by_one=True)
+    for bomb in BOMBS:
+        try:
+            found = workers([problem] * 2, [f"\\boxed{{{bomb}}}", r"\boxed{12}"])
+        except LostScores as lost:
+            found = lost.scores
+        assert found[0] is None or not (found[0].reward or found[0].correct), bomb
+        assert found[1].correct, bomb
+    workers.close()
 
 
 def test_a_monster_costs_its_deadline_and_is_an_error():
