@@ -18,8 +18,8 @@ import numpy as np
 import tyro
 
 from dpsjax.checks import require_counts
-from dpsjax.selectors import Selector
-from dpsjax.selectors.around import surround
+from dpsjax.selectors import Selector, chain
+from dpsjax.selectors.around import KEYWORDS, surround
 from dpsjax.selectors.catalogue import catalogue, entry_of
 from dpsjax.selectors.entry import Entry, without_roles
 from dpsjax.tasks.base import Problem
@@ -32,18 +32,32 @@ KNOWN = ("group", "num_categories")
 PLAIN = (bool, int, float, str)
 
 
+def _helps(function: Any) -> dict[str, str]:
+    """What a docstring says of each argument."""
+    documented = docstring_parser.parse(inspect.getdoc(function) or "")
+    texts = {item.arg_name: item.description or "" for item in documented.params}
+    return {name: without_roles(" ".join(text.split())) for name, text in texts.items()}
+
+
+_AROUND, _AROUND_HELPS = inspect.signature(surround).parameters, _helps(surround)
+
+
+def _help(name: str) -> Any:
+    return tyro.conf.arg(help=_AROUND_HELPS[name])
+
+
+def _default(name: str) -> Any:
+    return _AROUND[name].default
+
+
 @dataclasses.dataclass(frozen=True)
 class Around:
-    """Combinators around a selector; none by default."""
+    """Combinators around a selector, see :func:`dpsjax.selectors.surround`; none by default."""
 
-    cool_down: int = 0
-    """Steps in which a prompt is not drawn again, as far as the pool allows."""
-    mix_uniform: float = 0.0
-    """Share of the batch that is drawn uniformly."""
-    revisit_after: int = 0
-    """Prompts last seen solved come again after so many steps; 0 for no such promise."""
-    revisit_share: float = 0.1
-    """Largest share of the batch that these take."""
+    cool_down: Annotated[int, _help("cool_down")] = _default("cool_down")
+    mix_uniform: Annotated[float, _help("mix_uniform")] = _default("mix_uniform")
+    revisit_after: Annotated[int, _help("revisit_after")] = _default("revisit_after")
+    revisit_share: Annotated[float, _help("revisit_share")] = _default("revisit_share")
     stratify: bool = False
     """Give each source of prompts the share of the batch that it has of the pool."""
     difficulty: Path | None = None
@@ -51,10 +65,21 @@ class Around:
     it; the order of the sources by default."""
 
     def __post_init__(self):
-        require_counts(least=0, cool_down=self.cool_down, revisit_after=self.revisit_after)
-        for name in ("mix_uniform", "revisit_share"):
-            if not 0 <= vars(self)[name] <= 1:
-                raise ValueError(f"{name}={vars(self)[name]} must lie in [0, 1]")
+        self.surrounding(chain())
+
+    def surrounding(self, selector: Selector, shares: Sequence[int] | None = None) -> Selector:
+        """The selector with these combinators.
+
+        Args:
+            selector: a recipe or a chain.
+            shares: of the batch, for each source of prompts, where they are asked for.
+
+        Raises:
+            TypeError: a setting is no number.
+            ValueError: a setting is out of its range.
+        """
+        own = {name: value for name, value in vars(self).items() if name in KEYWORDS}
+        return surround(selector, **{**own, "stratify": shares if self.stratify else None})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +127,7 @@ class SelectorSettings:
         """
         kinds = _places(problems)
         known = {"group": group, "num_categories": int(kinds.max()) + 1}
-        around = dataclasses.asdict(self.around)
-        del around["difficulty"]
-        shares = np.bincount(kinds).tolist() if around.pop("stratify") else None
-        return surround(self.recipe(known), **around, stratify=shares)
+        return self.around.surrounding(self.recipe(known), np.bincount(kinds).tolist())
 
     def data(self, problems: Sequence[Problem], rows: int) -> dict[str, np.ndarray]:
         """What is known of every prompt, for ``selector.init``; see :func:`prompt_data`."""
@@ -221,8 +243,7 @@ def _type_of(name: str) -> type[SelectorSettings]:
 
 def _options(entry: Entry) -> dict[str, tuple[Any, Any, str]]:
     """Type, default and help of the keywords that can be typed."""
-    documented = docstring_parser.parse(inspect.getdoc(entry.recipe) or "")
-    helps = {item.arg_name: item.description or "" for item in documented.params}
+    helps = _helps(entry.recipe)
     hints = typing.get_type_hints(entry.recipe)
     found = {}
     for name, default in entry.defaults().items():
@@ -230,7 +251,7 @@ def _options(entry: Entry) -> dict[str, tuple[Any, Any, str]]:
         if name == "inner":
             kind = typing.Optional[Literal[_inner_names()]]  # noqa: UP045 - not a type yet
         if kind is not None and name not in KNOWN:
-            found[name] = (kind, default, without_roles(" ".join(helps.get(name, "").split())))
+            found[name] = (kind, default, helps.get(name, ""))
     return found
 
 
