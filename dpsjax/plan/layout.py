@@ -46,9 +46,7 @@ def spec_and_axes(config: TrainConfig, devices: int) -> tuple[Spec, Axes]:
 
 
 def _spec(config: TrainConfig) -> Spec:
-    # no process need score anything
-    config = dataclasses.replace(config, rollout=dataclasses.replace(config.rollout, workers=0))
-    task = build_task(config)
+    task = build_task(config, scored=False)
     return spec_of(config, task, policy_of(config, task))
 
 

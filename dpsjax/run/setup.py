@@ -117,8 +117,12 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
     return run, state
 
 
-def build_task(config: TrainConfig) -> Task:
+def build_task(config: TrainConfig, scored: bool = True) -> Task:
     """The task of the settings, for the policy of the settings.
+
+    Args:
+        config: the settings.
+        scored: whether responses will be scored, by workers where the task needs them.
 
     Raises:
         ValueError: a setting is out of range.
@@ -126,7 +130,7 @@ def build_task(config: TrainConfig) -> Task:
     """
     task = config.task.build()
     _require_enough(task, config)
-    if workers := config.rollout.workers_of(task):
+    if scored and (workers := config.rollout.workers_of(task)):
         seconds, one = config.rollout.seconds, task.isolated
         score = ScoringWorkers(task.score, workers, seconds, one_by_one=one)
         score.start()

@@ -28,7 +28,7 @@ _DECIMAL = re.compile(
     r"([+-]?(?:[0-9]{1,60}(?:\.[0-9]{0,60})?|\.[0-9]{1,60}))"
     r"(?:(?:\\times|\\cdot|\*)10\^\{?([+-]?[0-9]{1,3})\}?|[eE]([+-]?[0-9]{1,3}))?"
 )
-_BASED = re.compile(r"([+-]?[0-9A-Za-z]{1,40})_\{?([0-9]{1,2})\}?")
+_BASED = re.compile(r"([+-]?[0-9][0-9A-Za-z]{0,39})_\{?([0-9]{1,2})\}?")
 _WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\{([^{}]*)\}")
 _SCIENTIFIC = re.compile(r"(?<![A-Za-z\\])(\d+(?:\.\d+)?)[eE]([+-]?\d+)\b")
 
@@ -110,9 +110,11 @@ def grade(answer: str | None, reference: str) -> Score:
     if not reference or _plain(answer) == _plain(reference):
         same = bool(reference)
         return Score(float(same), same, "" if same else "no reference", answer)
+    digits = _based(answer), _based(reference)
+    if None not in digits:
+        same = digits[0] == digits[1]
+        return Score(float(same), same, "" if same else "another value", answer)
     found, wanted = _number(answer), _number(reference)
-    if found is None or wanted is None:
-        found, wanted = _based(answer), _based(reference)
     if found is not None and wanted is not None:
         same = _close(found, wanted)
         return Score(float(same), same, "" if same else "another value", answer)
@@ -205,15 +207,18 @@ def _number(text: str) -> Fraction | None:
     return Fraction(found[1]) * Fraction(10) ** int(found[2] or found[3] or 0)
 
 
-def _based(text: str) -> Fraction | None:
-    """The value of digits with their base below, such as 12_5; of anything else None."""
+def _based(text: str) -> int | str | None:
+    """The value of digits with their base below, such as 12_5; of anything else None.
+
+    Digits that their base has not got stay as they are.
+    """
     found = _BASED.fullmatch(text.replace(" ", "").strip("$"))
-    if found is None or not 2 <= int(found[2]) <= 36:
+    if found is None:
         return None
     try:
-        return Fraction(int(found[1], int(found[2])))
-    except ValueError:  # a digit that the base has not got
-        return None
+        return int(found[1], int(found[2]) or 1)  # to base 0 Python guesses
+    except ValueError:
+        return f"{found[1]}_{found[2]}"
 
 
 def _close(one: Fraction, other: Fraction) -> bool:

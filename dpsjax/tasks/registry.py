@@ -121,8 +121,10 @@ def load(place: str, setting: str) -> Any:
         ValueError: the form is another, or the module or the name is not there.
     """
     module, colon, name = place.partition(":")
-    if not colon or not module or not name:
-        raise ValueError(f"{setting}={place!r} must be like my_module:name")
+    if not colon or not module or not name or module.endswith(".py"):
+        raise ValueError(
+            f"{setting}={place!r} must be like my_module:name, for the name in my_module.py"
+        )
     if (folder := os.getcwd()) not in sys.path:  # a console script does not look there by itself
         sys.path.append(folder)
     try:

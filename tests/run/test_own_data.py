@@ -87,3 +87,11 @@ def test_mistakes_cost_no_rollout(here, folder, capsys):
     math = ["train", "math", "--task.train", "words.jsonl", "--model", str(folder), *TINY]
     assert cli.main([*math, "--score-workers", "0", "--out", "run"]) == 2
     assert "score-workers=0 would grade math in this process" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["math --task.train words.jsonl", "gym --task.problems 8"])
+def test_tasks_with_workers_are_planned(words, here, folder, capsys):
+    more = ["--model", str(folder), "--prompts", "4", "--plan", "v5e:2x4", "--plan.estimate"]
+    assert cli.main(["train", *words.split(), "--task.held-out", "4", *more]) == 0
+    assert "fits" in capsys.readouterr().out

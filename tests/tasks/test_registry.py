@@ -66,6 +66,7 @@ def test_a_task_of_ones_own_is_found_in_the_current_folder(own):
     [
         ("json", "must be like my_module:name"),
         (":loads", "must be like my_module:name"),
+        ("json.py:loads", r"must be like my_module:name, for the name in my_module\.py"),
         ("json:", "must be like my_module:name"),
         ("json:lauds", "there is no 'lauds' in json"),
         ("broken_module_of_mine:x", r"cannot be imported \(ZeroDivisionError"),
