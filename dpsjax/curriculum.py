@@ -23,6 +23,7 @@ from dpsjax.host.ledger import Ledger
 from dpsjax.host.statistics import Statistics, restored
 from dpsjax.host.tickets import Ticket
 from dpsjax.selectors import Batch, Feedback, Selector, has_belief, inspect, select
+from dpsjax.selectors.base import GROUP
 from dpsjax.types import PyTree
 
 
@@ -269,7 +270,7 @@ class Curriculum:
             told = self._statistics.after(self._step, self._ledger.groups()).metrics(self._step)
             return told | {name: float(value) for name, value in counts.items()}
 
-    def table(self, group: int = 8) -> dict[str, np.ndarray]:
+    def table(self, group: int = GROUP) -> dict[str, np.ndarray]:
         """What is known of every prompt, as columns [N].
 
         Args:

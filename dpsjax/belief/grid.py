@@ -30,6 +30,9 @@ from dpsjax.belief import noise, rows
 from dpsjax.belief.filter import View, clear_of
 from dpsjax.types import Array, Bool, Float, Int, Key
 
+# Defaults: cells; prior counts of moving a cell down, staying, moving up and jumping; forgetting.
+CELLS, MOVES, DECAY, MEMORY = 16, (1.0, 46.0, 2.5, 0.5), 0.9, 0.9
+
 
 class Params(NamedTuple):
     """Hyperparameters: a pytree of arrays, so that a sweep is a ``vmap``."""
@@ -64,7 +67,7 @@ def rates(cells: int) -> np.ndarray:
     return np.sin((np.arange(cells) + 0.5) / cells * np.pi / 2) ** 2
 
 
-def params(moves=(1.0, 46.0, 2.5, 0.5), decay=0.9, memory=0.9) -> Params:
+def params(moves=MOVES, decay=DECAY, memory=MEMORY) -> Params:
     """Build the hyperparameters; each may be traced.
 
     Args:
@@ -92,7 +95,7 @@ def params(moves=(1.0, 46.0, 2.5, 0.5), decay=0.9, memory=0.9) -> Params:
     return values
 
 
-def init(params: Params, num_prompts: int, cells: int = 16) -> Belief:
+def init(params: Params, num_prompts: int, cells: int = CELLS) -> Belief:
     """Every prompt anywhere: evenly over the arc lengths, which is Jeffreys' prior of the rate.
 
     Raises:

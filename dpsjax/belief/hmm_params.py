@@ -8,6 +8,8 @@ import numpy as np
 from dpsjax import checks
 from dpsjax.types import Array, Float
 
+DECAY = 0.5  # the paper's on Countdown and Geometry3k
+
 
 class Params(NamedTuple):
     """Hyperparameters: a pytree of arrays, so that a sweep is a ``vmap``."""
@@ -50,7 +52,7 @@ def prior_counts(name: str, num_states: int) -> np.ndarray:
     )
 
 
-def params(num_states: int = 3, decay=0.5, prior_alpha=1.0, prior_pi=None) -> Params:
+def params(num_states: int = 3, decay=DECAY, prior_alpha=1.0, prior_pi=None) -> Params:
     """Build the hyperparameters.
 
     Args:

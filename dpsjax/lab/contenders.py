@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from dpsjax.lab.students import TOPICS
 from dpsjax.selectors import Entry, Selector, catalogue
+from dpsjax.selectors.base import GROUP
 
 
 class Contender(NamedTuple):
@@ -49,7 +50,7 @@ def looked_up(name: str) -> tuple[Entry, Mapping[str, Any]]:
     return known[name]
 
 
-def contender(name: str, group: int = 8, num_categories: int = TOPICS) -> Contender:
+def contender(name: str, group: int = GROUP, num_categories: int = TOPICS) -> Contender:
     """The contender called ``name``.
 
     Args:

@@ -16,6 +16,7 @@ from dpsjax.belief import rows
 from dpsjax.belief.filter import View
 from dpsjax.selectors import pool
 from dpsjax.selectors.base import (
+    GROUP,
     Batch,
     ChainState,
     Evidence,
@@ -161,7 +162,7 @@ def advance(selector: Selector, state: PyTree) -> ChainState:
     return selector.advance(state)
 
 
-def inspect(selector: Selector, state: PyTree, group: int = 8) -> Outlook:
+def inspect(selector: Selector, state: PyTree, group: int = GROUP) -> Outlook:
     """What is believed of every prompt; nothing is drawn and no state is made.
 
     Args:

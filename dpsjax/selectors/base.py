@@ -22,6 +22,7 @@ from dpsjax import checks
 from dpsjax.types import Array, Bool, Float, Int, Key, PyTree
 
 Kind = TypeVar("Kind")
+GROUP = 8  # rollouts of a prompt where nothing else is said
 Data = Mapping[str, Any] | None  # what is known of the prompts beforehand: arrays [N, ...] by name
 
 

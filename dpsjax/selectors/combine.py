@@ -13,6 +13,7 @@ from dpsjax import checks
 from dpsjax.belief.filter import View
 from dpsjax.rollouts.budget import quotas
 from dpsjax.selectors.base import (
+    GROUP,
     Batch,
     Evidence,
     Proposal,
@@ -252,7 +253,7 @@ def revisit(after, fraction=0.1) -> Selector:
 
 
 def allocate(
-    split: Callable, group: int = 8, most: int | None = None, per_prompt: bool = False
+    split: Callable, group: int = GROUP, most: int | None = None, per_prompt: bool = False
 ) -> Selector:
     """Divide a step's rollouts among the drawn prompts by their believed pass rates.
 

@@ -13,13 +13,18 @@ import jax.numpy as jnp
 from dpsjax import checks
 from dpsjax.belief import beta, rows
 from dpsjax.belief.filter import clear_of
-from dpsjax.selectors.base import Evidence, Proposal, Selector, chain, over_shards, stateless
+from dpsjax.selectors.base import GROUP, Evidence, Proposal, Selector, chain, over_shards, stateless
 from dpsjax.selectors.chance import draw_proportional
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.history import Visits, track_visits
 from dpsjax.selectors.pool import column
 from dpsjax.selectors.score import from_view
 from dpsjax.types import Array, Float
+
+# Defaults of the recipe and of its parts.
+STRENGTH = 8.0
+DECAY = 0.15
+MEMORY = 0.9
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
@@ -43,7 +48,7 @@ class Difficulty(NamedTuple):
 
 
 def track_difficulty(
-    strength=8.0, decay=0.15, memory=0.9, ridge=1.0, source: str = "features"
+    strength=STRENGTH, decay=DECAY, memory=MEMORY, ridge=1.0, source: str = "features"
 ) -> Selector:
     """Learn the logit of the pass rate as linear in features, and each prompt's departure from it.
 
@@ -194,7 +199,7 @@ def space_out(share=0.65) -> Selector:
 
 
 def frontier(
-    group: int = 8, power=4.0, spacing=0.65, strength=8.0, decay=0.15, memory=0.9
+    group: int = GROUP, power=4.0, spacing=0.65, strength=STRENGTH, decay=DECAY, memory=MEMORY
 ) -> Selector:
     """Draw in proportion to a power of the chance to be mixed, as prompts that look alike suggest.
 

@@ -6,7 +6,8 @@ library uses: the command line and the laboratory take them from here.
 
 from typing import Literal
 
-from dpsjax.selectors.base import Selector, chain
+from dpsjax.belief import grid, hmm_params
+from dpsjax.selectors.base import GROUP, Selector, chain
 from dpsjax.selectors.chance import candidate_pool, draw_proportional
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.history import add_fewest_visits, track_visits
@@ -35,7 +36,7 @@ def uniform_epochs() -> Selector:
 
 
 def dps(
-    decay=0.5,
+    decay=hmm_params.DECAY,
     prior_alpha=1.0,
     prior_pi=None,
     num_states: int = 3,
@@ -78,12 +79,12 @@ def dps(
 
 
 def dps_binomial(
-    group: int = 8,
+    group: int = GROUP,
     power=4.0,
-    cells: int = 16,
-    moves=(1.0, 46.0, 2.5, 0.5),
-    decay=0.9,
-    memory=0.9,
+    cells: int = grid.CELLS,
+    moves=grid.MOVES,
+    decay=grid.DECAY,
+    memory=grid.MEMORY,
 ) -> Selector:
     """DPS with a chain over solve rates, binomial emissions and moves that prompts share.
 

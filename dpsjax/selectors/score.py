@@ -8,7 +8,7 @@ from dpsjax.belief.beta import BetaView
 from dpsjax.belief.filter import View
 from dpsjax.belief.states import StateView, middle_state, partial_states
 from dpsjax.checks import is_concrete
-from dpsjax.selectors.base import Evidence, Proposal, Selector, stateless
+from dpsjax.selectors.base import GROUP, Evidence, Proposal, Selector, stateless
 
 
 def from_view(
@@ -82,7 +82,7 @@ def add_entropy(scale=0.1) -> Selector:
     return from_view(score, StateView, "add_entropy", "track_hmm")
 
 
-def add_mixed_prob(group: int = 8) -> Selector:
+def add_mixed_prob(group: int = GROUP) -> Selector:
     """The probability that a group neither all passes nor all fails (MaPP's score).
 
     Args:

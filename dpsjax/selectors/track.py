@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from dpsjax import checks
-from dpsjax.belief import beta, grid, hmm, kalman
+from dpsjax.belief import beta, grid, hmm, hmm_params, kalman
 from dpsjax.belief.filter import Filter, clear_of
 from dpsjax.belief.states import StateView
 from dpsjax.selectors.base import Evidence, Selector
@@ -33,7 +33,7 @@ def track(filter: Filter) -> Selector:
 
 
 def track_hmm(
-    decay=0.5, prior_alpha=1.0, prior_pi=None, num_states: int = 3, counts_dtype=None
+    decay=hmm_params.DECAY, prior_alpha=1.0, prior_pi=None, num_states: int = 3, counts_dtype=None
 ) -> Selector:
     """Filter each prompt with the hidden Markov model of DPS (arXiv 2603.10887).
 
@@ -94,7 +94,7 @@ def track_beta(decay=1.0, prior=(1.0, 1.0), forget_unseen=False) -> Selector:
 
 
 def track_solve_rate(
-    cells: int = 16, moves=(1.0, 46.0, 2.5, 0.5), decay=0.9, memory=0.9
+    cells: int = grid.CELLS, moves=grid.MOVES, decay=grid.DECAY, memory=grid.MEMORY
 ) -> Selector:
     """Filter each prompt's solve rate on a grid, with moves that the prompts share.
 

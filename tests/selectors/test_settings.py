@@ -1,6 +1,8 @@
 """Settings of every public selector: what is no number of the right kind is refused by name."""
 
+import ast
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +109,28 @@ def test_a_setting_that_is_no_such_number_is_refused_by_name(name, argument, kin
 def test_settings_out_of_range_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def defaults(path):
+    """``(keyword, literal) -> functions`` of a file; None, booleans, 0 and 1 say nothing."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            named = [*node.args.posonlyargs, *node.args.args]
+            given = zip(reversed(named), reversed(node.args.defaults), strict=False)
+            alone = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            for argument, value in [*given, *alone]:
+                if isinstance(value, ast.Constant) and value.value not in (None, 0, 1, ""):
+                    found.setdefault((argument.arg, value.value), []).append(node.name)
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*Path(selectors.__file__).parent.glob("**/*.py")],
+    ids=lambda path: path.stem,
+)
+def test_a_recipe_and_its_parts_have_one_default(path):
+    twice = {key: names for key, names in defaults(path).items() if len(names) > 1}
+    shared = {("target", 0.5), ("fraction", 0.1), ("decay", 0.5)}  # of parts and recipes apart
+    assert not {key: names for key, names in twice.items() if key not in shared}

@@ -11,6 +11,11 @@ from dpsjax.selectors.history import pass_rate
 from dpsjax.selectors.pool import column
 from dpsjax.types import Array, Float, Key
 
+# Defaults of the recipe and of its parts.
+WANTED = 0.5
+SENSITIVITY = 2.0
+STEP = 50.0
+
 
 class TargetState(NamedTuple):
     """State of :func:`add_difficulty_target`."""
@@ -21,7 +26,7 @@ class TargetState(NamedTuple):
 
 
 def add_difficulty_target(
-    start=0.0, wanted=0.5, sensitivity=2.0, step=50.0, lowest=0.0, highest=100.0
+    start=0.0, wanted=WANTED, sensitivity=SENSITIVITY, step=STEP, lowest=0.0, highest=100.0
 ) -> Selector:
     """Minus the distance from one target difficulty that follows the pass rate (AdaRFT).
 
@@ -73,7 +78,7 @@ def add_difficulty_target(
     return Selector(init, propose, observe, advance)
 
 
-def adarft(start=0.0, step=50.0, sensitivity=2.0, wanted=0.5) -> Selector:
+def adarft(start=0.0, step=STEP, sensitivity=SENSITIVITY, wanted=WANTED) -> Selector:
     """AdaRFT (arXiv 2504.05520): the prompts nearest a target difficulty that follows success.
 
     The difficulty of every prompt is data of the state:

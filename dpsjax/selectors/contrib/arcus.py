@@ -12,12 +12,18 @@ import numpy as np
 from dpsjax import checks
 from dpsjax.belief import kalman, rows
 from dpsjax.belief.filter import Filter, clear_of, ordered
-from dpsjax.selectors.base import Proposal, Selector, chain, over_shards
+from dpsjax.selectors.base import GROUP, Proposal, Selector, chain, over_shards
 from dpsjax.selectors.chance import draw_softmax
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.score import accept_mixed, from_view
 from dpsjax.selectors.track import track
 from dpsjax.types import Array, Bool, Float, Int, Key
+
+# Defaults of the recipe and of its parts.
+RATE = 0.1
+REFIT = 100
+TARGET = np.pi / 4
+TEMPERATURE = 0.3
 
 TARGETS = 41  # that a paced target chooses from
 
@@ -37,7 +43,7 @@ class ArcState(NamedTuple):
     sums: Float[Array, "4"]  # of this step: groups, innovations, slopes, surplus of their squares
 
 
-def track_arc(rate=0.1, drift=0.0, process_noise=1e-3, refit: int | None = 100) -> Selector:
+def track_arc(rate=RATE, drift=0.0, process_noise=1e-3, refit: int | None = REFIT) -> Selector:
     """Keep a Kalman filter of each prompt's arc length ``arcsin sqrt(p)``.
 
     Each step predicts ``mean <- clip(mean + v sin(2 mean))`` and ``variance <- variance + Q`` for
@@ -141,7 +147,7 @@ def _require_target(**values) -> None:
         checks.require(inside, f"{name} must lie in (0, pi/2), got {{value}}", value=value)
 
 
-def add_arc_nearness(target=np.pi / 4, group: int = 8) -> Selector:
+def add_arc_nearness(target=TARGET, group: int = GROUP) -> Selector:
     """The logarithm of ARCUS's score: nearness to a target times the chance to be informative.
 
     With m, P the belief's mean and variance, ``s = min(sin target, cos target)/sqrt 2`` and
@@ -176,8 +182,8 @@ class PaceState(NamedTuple):
 
 def add_paced_arc_nearness(
     start=np.pi / 4,
-    group: int = 8,
-    temperature=0.3,
+    group: int = GROUP,
+    temperature=TEMPERATURE,
     slack=0.03,
     most=0.005,
     warm_up: int | None = None,
@@ -275,12 +281,12 @@ def arc_informative(
 
 
 def arcus(
-    group: int = 8,
-    target=np.pi / 4,
-    temperature=0.3,
-    rate=0.1,
+    group: int = GROUP,
+    target=TARGET,
+    temperature=TEMPERATURE,
+    rate=RATE,
     paced: bool = False,
-    refit: int | None = 100,
+    refit: int | None = REFIT,
 ) -> Selector:
     """ARCUS (arXiv 2609.38018): a Kalman filter of the arc length and a Gumbel draw.
 

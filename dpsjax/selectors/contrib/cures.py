@@ -8,7 +8,7 @@ from dpsjax import checks
 from dpsjax.belief import beta, rows
 from dpsjax.belief.beta import BetaView
 from dpsjax.rollouts.budget import allocate_proportional
-from dpsjax.selectors.base import Batch, Proposal, Selector, chain, over_shards
+from dpsjax.selectors.base import GROUP, Batch, Proposal, Selector, chain, over_shards
 from dpsjax.selectors.chance import draw_softmax
 from dpsjax.selectors.combine import allocate
 from dpsjax.selectors.entry import Entry
@@ -104,7 +104,7 @@ def by_deviation(rate: Float[Array, "B"], budget: int, most: int) -> Int[Array, 
 
 
 def cures(
-    temperature=None, decay=1.0, hold_steps: int = 10, most: int | None = None, group: int = 8
+    temperature=None, decay=1.0, hold_steps: int = 10, most: int | None = None, group: int = GROUP
 ) -> Selector:
     """CurES (arXiv 2510.01037): prompts drawn by ``exp(sqrt(p (1 - p))/temperature)``.
 

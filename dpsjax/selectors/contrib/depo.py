@@ -19,6 +19,10 @@ from dpsjax.selectors.history import Average, add_average, rollout_variance
 from dpsjax.selectors.recipes import uniform_epochs
 from dpsjax.types import Array, Float, Int, Key
 
+# Defaults of the recipe and of its parts.
+ENTROPY_LIMIT = 1.5
+HISTORY = 3
+
 
 def pagerank(
     similarity: Float[Array, "N N"], damping=0.85, iterations: int = 50
@@ -141,7 +145,7 @@ def gaussian_difficulty_sample(
     return jax.lax.top_k(noise - 0.5 * ratio * ratio, count)[1].astype(jnp.int32)
 
 
-def explorability(evidence: Evidence, entropy_limit=1.5) -> Float[Array, "B"]:
+def explorability(evidence: Evidence, entropy_limit=ENTROPY_LIMIT) -> Float[Array, "B"]:
     """DEPO's worth of a group for exploration (arXiv 2509.01321), the mean over its rollouts.
 
     ``|advantage| * entropy * [passed, or entropy <= limit * mean entropy of those that passed]``,
@@ -191,7 +195,9 @@ class HistoryState(NamedTuple):
     visits: Int[Array, "N"]
 
 
-def track_explorability(history: int = 3, entropy_limit=1.5, unseen=jnp.inf) -> Selector:
+def track_explorability(
+    history: int = HISTORY, entropy_limit=ENTROPY_LIMIT, unseen=jnp.inf
+) -> Selector:
     """Remember the mean explorability of each prompt's last visits (DEPO's replay).
 
     Args:
@@ -236,7 +242,7 @@ def track_explorability(history: int = 3, entropy_limit=1.5, unseen=jnp.inf) -> 
     return Selector(init, observe=observe, publish=publish)
 
 
-def depo(history: int = 3, entropy_limit=1.5, explore=0.1) -> Selector:
+def depo(history: int = HISTORY, entropy_limit=ENTROPY_LIMIT, explore=0.1) -> Selector:
     """DEPO's online stage (arXiv 2509.01321): explorability with replay.
 
     Most of the batch are the prompts of greatest mean explorability over their last visits, a

@@ -9,8 +9,12 @@ from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.history import Average, pass_rate, track_average
 from dpsjax.selectors.score import from_view
 
+# Defaults of the recipe and of its parts.
+TARGET = 0.5
+WIDTH = 0.35
 
-def add_bell(target=0.5, width=0.35) -> Selector:
+
+def add_bell(target=TARGET, width=WIDTH) -> Selector:
     """``-(average - target)^2 / (2 width^2)``, the logarithm of GCS's Gaussian weight.
 
     Args:
@@ -35,7 +39,7 @@ def add_bell(target=0.5, width=0.35) -> Selector:
     return from_view(score, Average, "add_bell", "track_average")
 
 
-def gcs(decay=0.9, width=0.35, target=0.5) -> Selector:
+def gcs(decay=0.9, width=WIDTH, target=TARGET) -> Selector:
     """A Gaussian weight on the averaged pass rate (GCS, arXiv 2605.11403), drawn in proportion.
 
     Args:

@@ -13,6 +13,11 @@ from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.score import accept_mixed
 from dpsjax.types import Array, Float, Int, Key, UInt
 
+# Defaults of the recipe and of its parts.
+START = 0.5
+CHANGE = 0.01
+TARGET = 0.25
+
 
 class StreakState(NamedTuple):
     """State of :func:`skip_streaks`."""
@@ -26,9 +31,9 @@ class StreakState(NamedTuple):
 
 
 def skip_streaks(
-    start=0.5,
-    change=0.01,
-    target=0.25,
+    start=START,
+    change=CHANGE,
+    target=TARGET,
     easy_share=1 / 3,
     lowest=0.05,
     highest=0.95,
@@ -130,7 +135,7 @@ def skip_streaks(
     return Selector(init, propose, observe, advance)
 
 
-def greso(start=0.5, target=0.25, change=0.01, strict: bool = False) -> Selector:
+def greso(start=START, target=TARGET, change=CHANGE, strict: bool = False) -> Selector:
     """GRESO (arXiv 2506.02177): skip prompts whose groups kept agreeing, then dynamic sampling.
 
     Streaks, chances and their moves are those of the released code: see :func:`skip_streaks`. The

@@ -5,14 +5,17 @@ import jax.numpy as jnp
 from dpsjax import checks
 from dpsjax.belief import beta
 from dpsjax.belief.beta import BetaView
-from dpsjax.selectors.base import Selector, chain
+from dpsjax.selectors.base import GROUP, Selector, chain
 from dpsjax.selectors.chance import candidate_pool
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.score import from_view
 from dpsjax.selectors.track import track_beta
 
+# Defaults of the recipe and of its parts.
+TARGET = 0.3
 
-def add_information(group: int = 8, target=0.3, sharpness=1.0) -> Selector:
+
+def add_information(group: int = GROUP, target=TARGET, sharpness=1.0) -> Selector:
     """InSight's weighted mutual information (arXiv 2603.01907).
 
     ``p (1 - p) exp(-sharpness (p - target)^2) I``, p the posterior mean and I the information
@@ -44,7 +47,7 @@ def add_information(group: int = 8, target=0.3, sharpness=1.0) -> Selector:
 
 
 def insight(
-    group: int = 8, target=0.3, sharpness=1.0, decay=1.0, candidates: int | None = None
+    group: int = GROUP, target=TARGET, sharpness=1.0, decay=1.0, candidates: int | None = None
 ) -> Selector:
     """InSight (arXiv 2603.01907): weighted mutual information under a Beta belief.
 

@@ -10,8 +10,11 @@ from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.score import from_view
 from dpsjax.selectors.track import track_logit
 
+# Defaults of the recipe and of its parts.
+POINTS = 5
 
-def add_expected_variance(points: int = 5) -> Selector:
+
+def add_expected_variance(points: int = POINTS) -> Selector:
     """E[p (1 - p)] under a Gaussian belief about the logit (KGPS, arXiv 2607.27610).
 
     Args:
@@ -38,7 +41,7 @@ def add_expected_variance(points: int = 5) -> Selector:
     return from_view(score, GaussianView, "add_expected_variance", "track_logit")
 
 
-def kgps(process_noise=0.1, variance=1.0, points: int = 5) -> Selector:
+def kgps(process_noise=0.1, variance=1.0, points: int = POINTS) -> Selector:
     """A Kalman filter of the logit, ranked by E[p (1 - p)] (after KGPS, arXiv 2607.27610).
 
     Known to us from its abstract and one description only (ARCUS's, whence the 5 nodes).

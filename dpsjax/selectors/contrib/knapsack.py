@@ -2,7 +2,7 @@
 
 from dpsjax import checks
 from dpsjax.rollouts import budget
-from dpsjax.selectors.base import Selector, chain
+from dpsjax.selectors.base import GROUP, Selector, chain
 from dpsjax.selectors.combine import allocate
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.recipes import beta_mean
@@ -26,7 +26,7 @@ def believing(inner: Selector | None) -> Selector:
 
 
 def knapsack(
-    lowest: int = 2, most: int = 32, group: int = 8, inner: Selector | None = None
+    lowest: int = 2, most: int = 32, group: int = GROUP, inner: Selector | None = None
 ) -> Selector:
     """Knapsack RL (arXiv 2509.25849): a step's rollouts go where they are worth most.
 

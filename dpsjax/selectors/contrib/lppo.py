@@ -12,8 +12,13 @@ from dpsjax.selectors.recipes import uniform, uniform_epochs
 from dpsjax.selectors.score import from_view
 from dpsjax.types import Array, Float
 
+# Defaults of the recipe and of its parts.
+SLOPE = 8.0
+BASE = 0.5
+DECAY = 0.8
 
-def progress_weight(change: Float[Array, "..."], slope=8.0, base=0.5) -> Float[Array, "..."]:
+
+def progress_weight(change: Float[Array, "..."], slope=SLOPE, base=BASE) -> Float[Array, "..."]:
     """LPPO's loss weight ``sigmoid(slope change) + base`` (arXiv 2507.06573), 1 at no change.
 
     The constants are those of a third party's implementation that quotes the paper.
@@ -25,7 +30,7 @@ def progress_weight(change: Float[Array, "..."], slope=8.0, base=0.5) -> Float[A
     return jax.nn.sigmoid(slope * change) + base
 
 
-def weigh_progress(decay=0.8, slope=8.0, base=0.5) -> Selector:
+def weigh_progress(decay=DECAY, slope=SLOPE, base=BASE) -> Selector:
     """Multiply a group's loss weight by :func:`progress_weight` of its prompt (arXiv 2507.06573).
 
     In the published order: the change is that of the averaged pass rate at the visit that is
@@ -55,7 +60,7 @@ def weigh_progress(decay=0.8, slope=8.0, base=0.5) -> Selector:
     return average._replace(observe=observe)
 
 
-def lppo(decay=0.8, slope=8.0, base=0.5, inner: Selector | None = None) -> Selector:
+def lppo(decay=DECAY, slope=SLOPE, base=BASE, inner: Selector | None = None) -> Selector:
     """LPPO's learning-progress weights on the loss (arXiv 2507.06573).
 
     The weights come back from :func:`dpsjax.observe`, as ``feedback.weight``.
@@ -89,7 +94,7 @@ def add_progress(unseen=0.0) -> Selector:
     return from_view(score, Average, "add_progress", "track_average")
 
 
-def learning_progress(decay=0.8, unseen=1.0, explore=0.1) -> Selector:
+def learning_progress(decay=DECAY, unseen=1.0, explore=0.1) -> Selector:
     """Draw the prompts whose averaged pass rate moved most at their last visit.
 
     The progress of LPPO (arXiv 2507.06573) used as a selector; not a published method.

@@ -1,13 +1,13 @@
 """MaPP (arXiv 2609.34990): the chance that a group is informative, under a Beta belief."""
 
-from dpsjax.selectors.base import Selector, chain
+from dpsjax.selectors.base import GROUP, Selector, chain
 from dpsjax.selectors.chance import draw_proportional
 from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.score import add_mixed_prob
 from dpsjax.selectors.track import track_beta
 
 
-def mapp(decay=0.5, group: int = 8, prior=(1.0, 1.0), top: bool = False) -> Selector:
+def mapp(decay=0.5, group: int = GROUP, prior=(1.0, 1.0), top: bool = False) -> Selector:
     """MaPP's prompt selection: the chance that a group is informative, under a Beta belief.
 
     arXiv 2609.34990. Its other half, the denoised advantage, is

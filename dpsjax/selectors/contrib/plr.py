@@ -10,6 +10,10 @@ from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.history import Average, Visits, rollout_variance, track_average, track_visits
 from dpsjax.types import Array, Bool, Float
 
+# Defaults of the recipe and of its parts.
+TEMPERATURE = 0.1
+STALENESS = 0.1
+
 BINS = 4096
 
 
@@ -38,7 +42,7 @@ def score_ranks(
 
 
 def prioritize(
-    temperature=0.1, staleness=0.1, staleness_temperature=1.0, by_rank: bool = True
+    temperature=TEMPERATURE, staleness=STALENESS, staleness_temperature=1.0, by_rank: bool = True
 ) -> Selector:
     """Replay probabilities of PLR (arXiv 2010.03934): worth and staleness.
 
@@ -96,7 +100,7 @@ def _normalized(logit: Float[Array, "N"], proposal: Proposal) -> Float[Array, "N
 
 
 def prioritized_replay(
-    temperature=0.1, staleness=0.1, decay=0.0, start=0.25, by_rank: bool = True
+    temperature=TEMPERATURE, staleness=STALENESS, decay=0.0, start=0.25, by_rank: bool = True
 ) -> Selector:
     """Prioritized level replay (arXiv 2010.03934) on p (1 - p), mixed with staleness.
 

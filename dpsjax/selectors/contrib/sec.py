@@ -12,6 +12,10 @@ from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.pool import column
 from dpsjax.types import Array, Float, Int, Key
 
+# Defaults of the recipe and of its parts.
+RATE = 0.5
+BY = "source"
+
 
 class CategoryState(NamedTuple):
     """State of :func:`draw_categories`."""
@@ -32,7 +36,7 @@ def advantage_size(passes: Int[Array, "B"], trials: Int[Array, "B"], dtype) -> F
     return 2 * jnp.sqrt(product * (n - 1) / n) / n
 
 
-def draw_categories(num_categories: int, rate=0.5, temperature=1.0, by: str = "source") -> Selector:
+def draw_categories(num_categories: int, rate=RATE, temperature=1.0, by: str = BY) -> Selector:
     """A bandit over categories of prompts (SEC, arXiv 2505.14970).
 
     Each of the B places of a batch goes to a category drawn with probability in proportion to
@@ -91,7 +95,7 @@ def draw_categories(num_categories: int, rate=0.5, temperature=1.0, by: str = "s
     return Selector(init, propose, observe, advance)
 
 
-def sec(num_categories: int = 2, rate=0.5, temperature=1.0, by: str = "source") -> Selector:
+def sec(num_categories: int = 2, rate=RATE, temperature=1.0, by: str = BY) -> Selector:
     """SEC (arXiv 2505.14970): a bandit over categories of prompts, of greatest mean advantage.
 
     The category of every prompt is data of the state:

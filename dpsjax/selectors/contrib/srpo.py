@@ -11,6 +11,9 @@ from dpsjax.selectors.base import Evidence, Proposal, Selector, chain, over_shar
 from dpsjax.selectors.entry import Entry
 from dpsjax.types import Array, Bool, Int, Key
 
+# Defaults of the recipe and of its parts.
+EXCLUDE = "next_epoch"
+
 Exclusion = Literal["next_epoch", "this_epoch", "forever"]
 
 
@@ -28,7 +31,7 @@ def _anywhere(mask: Bool[Array, "N"], axis_name: str | None) -> Bool[Array, ""]:
 
 
 def skip_solved(
-    exclude: Exclusion = "next_epoch", epoch_steps: int | None = None, strict: bool = False
+    exclude: Exclusion = EXCLUDE, epoch_steps: int | None = None, strict: bool = False
 ) -> Selector:
     """Go through the pool in epochs and leave out prompts whose whole group passed (SRPO).
 
@@ -100,7 +103,7 @@ def skip_solved(
 
 
 def history_resampling(
-    exclude: Exclusion = "next_epoch", epoch_steps: int | None = None, strict: bool = False
+    exclude: Exclusion = EXCLUDE, epoch_steps: int | None = None, strict: bool = False
 ) -> Selector:
     """History resampling (SRPO, arXiv 2504.14286): leave out prompts that all passed.
 

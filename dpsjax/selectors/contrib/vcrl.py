@@ -9,8 +9,11 @@ from dpsjax.selectors.entry import Entry
 from dpsjax.selectors.history import add_average, rollout_variance, track_average
 from dpsjax.selectors.recipes import uniform
 
+# Defaults of the recipe and of its parts.
+THRESHOLD = 0.5
 
-def accept_variance(threshold=0.5) -> Selector:
+
+def accept_variance(threshold=THRESHOLD) -> Selector:
     """Veto groups whose reward variance is small (VCRL, arXiv 2509.19803).
 
     The variance of k passes in n trials over the largest that n trials allow,
@@ -38,7 +41,7 @@ def accept_variance(threshold=0.5) -> Selector:
     return stateless(observe=observe)
 
 
-def vcrl(threshold=0.5, inner: Selector | None = None, bank=0.0, momentum=0.9) -> Selector:
+def vcrl(threshold=THRESHOLD, inner: Selector | None = None, bank=0.0, momentum=0.9) -> Selector:
     """VCRL's variance gate and memory bank (arXiv 2509.19803).
 
     Groups of little reward variance do not train. A share of the batch comes from the memory

@@ -4,7 +4,7 @@ from typing import Literal
 
 from dpsjax.checks import require_setting
 from dpsjax.rollouts.budget import vip_allocate
-from dpsjax.selectors.base import Selector, chain
+from dpsjax.selectors.base import GROUP, Selector, chain
 from dpsjax.selectors.combine import allocate
 from dpsjax.selectors.contrib.knapsack import believing, require_mean
 from dpsjax.selectors.entry import Entry
@@ -13,7 +13,7 @@ from dpsjax.selectors.entry import Entry
 def vip(
     lowest: int = 3,
     most: int = 32,
-    group: int = 8,
+    group: int = GROUP,
     estimator: Literal["rloo", "dr_grpo"] = "dr_grpo",
     inner: Selector | None = None,
 ) -> Selector:
