@@ -172,11 +172,12 @@ OPTIONS = (
 
 
 @pytest.mark.slow
-def test_train_a_checkpoint_folder_and_write_one_back(folder, tmp_path):
+def test_train_a_checkpoint_folder_and_write_one_back(folder, tmp_path, capsys):
     code = cli.main(
         [
             "train",
             "countdown",
+            *("--preset", "dps-countdown-3b", "--grpo.mini-batch", "2"),
             *OPTIONS.split(),
             "--model",
             str(folder),
@@ -185,6 +186,9 @@ def test_train_a_checkpoint_folder_and_write_one_back(folder, tmp_path):
         ]
     )
     assert code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "preset dps-countdown-3b (Qwen2.5-3B; recipe/dps/scripts/countdown/" in said
+    assert "steps=2, rollout.prompts=2" in said and "task.format_reward=0.1" in said
     assert len(read_records(tmp_path / "run" / "metrics.jsonl")) == 2
     exported = tmp_path / "run" / "model"
     assert not (tmp_path / "run" / "weights.safetensors").exists()

@@ -177,6 +177,23 @@ def test_the_task_of_real_files():
     assert task.train[0].id == "test_math/test/precalculus/807.json" and task.isolated
 
 
+def test_files_of_other_makers_are_known_by_their_columns(tmp_path):
+    deepscaler = {"problem": "1+1?", "answer": "2", "solution": r"So \boxed{2}."}
+    verl = {
+        "data_source": "DeepScaleR",
+        "prompt": [{"role": "user", "content": "1+2?"}],
+        "reward_model": {"style": "rule", "ground_truth": "3"},
+        "extra_info": {"split": "train", "index": 7},
+    }
+    solved = {"question": "2+2?", "solution": r"It is $\boxed{4}$."}
+    path = tmp_path / "mixed.json"
+    path.write_text(json.dumps([deepscaler, verl, solved]))
+    train = MathConfig(train=(path,), test=(path,)).build().train
+    assert [p.answer["references"] for p in train] == [["2"], ["3"], ["4"]]
+    assert train[1].source == "DeepScaleR" and train[1].id == "mixed/7"
+    assert all(p.text().endswith("within \\boxed{}.") for p in train)
+
+
 def test_rows_without_an_answer_are_named(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"problem": "1?", "id": 1}\n{"problem": "2?", "answer": "2"}\n')
