@@ -1,4 +1,7 @@
-"""Text and JSON files: UTF-8 whatever the locale, and written at once or not at all."""
+"""Text and JSON files: UTF-8 whatever the locale, and written at once or not at all.
+
+And pictures as the simplest of files.
+"""
 
 import json
 import os
@@ -7,7 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "read_text", "write_atomically", "write_json"]
+import numpy as np
+
+__all__ = ["netpbm", "read_json", "read_text", "write_atomically", "write_json"]
 
 
 def read_text(path: Path) -> str:
@@ -56,3 +61,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def netpbm(pixels: np.ndarray) -> bytes:
+    r"""A picture file (Netpbm, binary) of grey ``[H, W]`` or coloured ``[H, W, 3]`` bytes.
+
+    >>> netpbm(np.zeros((2, 3), np.uint8))[:11]
+    b'P5 3 2 255\n'
+    """
+    height, width = pixels.shape[:2]
+    kind = "P5" if pixels.ndim == 2 else "P6"
+    return f"{kind} {width} {height} 255\n".encode() + np.ascontiguousarray(pixels).tobytes()

@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.numpy import load_file
 
-from dpsjax.policy import Policy, PolicyConfig, token_log_probs
-from dpsjax.tasks.base import Task
+from dpsjax.loop.prompts import Sight, tokenize
+from dpsjax.policy import Images, Policy, PolicyConfig, token_log_probs
+from dpsjax.tasks.base import Problem, Task
 
 
 def encode(task: Task, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Left-padded int32[B, P] and its mask."""
+    """Left-padded int32[B, P] and its mask, of texts."""
     tokens = np.full((len(prompts), task.prompt_tokens), task.tokenizer.pad_id, np.int32)
     mask = np.zeros(tokens.shape, bool)
     for row, prompt in enumerate(prompts):
@@ -43,12 +44,20 @@ def encode_responses(task: Task, responses: Sequence[str]) -> tuple[np.ndarray, 
     return tokens, mask
 
 
+def encode_seen(
+    task: Task, problems: Sequence[Problem], size: int, sight: Sight
+) -> tuple[np.ndarray, np.ndarray, Images]:
+    """Left-padded int32[B, P], its mask and the pictures, of problems that show some."""
+    found = tokenize(problems, task.tokenizer, size, sight=sight)
+    return found.tokens, np.arange(size) >= size - found.length[:, None], found.images
+
+
 def make_step(graph, optimizer: optax.GradientTransformation) -> Callable:
     """One jitted step of maximum likelihood on the response tokens."""
 
-    def loss(params, prompt, prompt_mask, tokens, mask):
+    def loss(params, prompt, prompt_mask, tokens, mask, images=None):
         model = nnx.merge(graph, params)
-        log_probs, _ = token_log_probs(model, prompt, prompt_mask, tokens, mask)
+        log_probs, _ = token_log_probs(model, prompt, prompt_mask, tokens, mask, images=images)
         return -log_probs.sum() / mask.sum().astype(jnp.float32)
 
     @jax.jit
@@ -62,7 +71,7 @@ def make_step(graph, optimizer: optax.GradientTransformation) -> Callable:
 
 def fit(
     task: Task,
-    pairs: Iterator[tuple[str, str]],
+    pairs: Iterator[tuple[str | Problem, str]],
     policy: PolicyConfig,
     *,
     steps: int,
@@ -71,6 +80,7 @@ def fit(
     seed: int,
     every: int,
     watch: Callable,
+    sight: Sight | None = None,
 ) -> tuple:
     """Train from random weights.
 
@@ -84,6 +94,7 @@ def fit(
         seed: of the initial weights.
         every: steps between looks.
         watch: ``watch(params) -> str`` is what is printed then.
+        sight: given where the pairs are of problems that show pictures.
 
     Returns:
         ``(graph, params, digest of the pairs)``.
@@ -102,8 +113,14 @@ def fit(
         bar = progress.add_task("loss ?", total=steps)
         for done in range(1, steps + 1):
             prompts, responses = zip(*islice(pairs, batch), strict=True)
-            digest.update("\n".join(prompts + responses).encode())
-            rows = (*encode(task, prompts), *encode_responses(task, responses))
+            names = tuple(getattr(prompt, "id", prompt) for prompt in prompts)
+            digest.update("\n".join(names + responses).encode())
+            answers = encode_responses(task, responses)
+            if sight is None:
+                rows = (*encode(task, prompts), *answers)
+            else:
+                tokens, mask, images = encode_seen(task, prompts, task.prompt_tokens, sight)
+                rows = (tokens, mask, *answers, images)
             params, state, loss = step(params, state, rows)
             progress.update(bar, advance=1, description=f"loss {float(loss):.3f}")
             if done % every == 0 or done == steps:

@@ -57,6 +57,14 @@ SMALL: dict[str, str] = {
         "--out students"
     ),
     "python experiments/countdown_seeds.py": "--smoke --out seeds",
+    "dpsjax train geometry": (
+        "--init random --steps 2 --prompts 4 --model.width 32 --model.mlp-width 64 "
+        "--model.layers 1 --model.heads 4 --model.head-dim 8 --task.problems 12 --task.held-out 6 "
+        "--grpo.rollouts-per-prompt 4 --evaluation.problems 6 --evaluation.every 1 --mesh.data 1"
+    ),
+    "python experiments/make_geometry_base.py": (
+        "--steps 4 --reading 2 --batch 8 --every 4 --figures 12 --out base.safetensors"
+    ),
     "python experiments/make_operators_base.py": (
         "--steps 4 --batch 8 --every 4 --out base.safetensors"
     ),
@@ -75,6 +83,7 @@ NEEDS = {
 BUSY = "libtpu multi-process lockfile"  # another process compiles for a TPU
 # Commands on files of the reader's own, and where such files are made and the command is run.
 ELSEWHERE = {
+    "dpsjax train geometry3k": "tests/tasks/test_geometry3k.py",
     "dpsjax train gym": "tests/tasks/test_gym.py",
     "dpsjax train jsonl": "tests/run/test_own_data.py",
     "dpsjax train math": "tests/run/test_own_data.py",

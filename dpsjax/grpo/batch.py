@@ -10,7 +10,7 @@ from dpsjax import checks
 from dpsjax.grpo.advantages import AdvantageFunction, Advantages, group_normalized
 from dpsjax.grpo.config import GRPOConfig
 from dpsjax.policy import Rollouts
-from dpsjax.types import Array, Bool, Float
+from dpsjax.types import Array, Bool, Float, PyTree
 
 
 class RolloutBatch(NamedTuple):
@@ -30,6 +30,7 @@ class RolloutBatch(NamedTuple):
         informative: Whether the group's rewards differ. bool[B].
         accept: Whether the selector lets the loss see the group. bool[B].
         weight: The group's weight in the numerator of the loss. float32[B].
+        images: What the prompts show, ``dpsjax.policy.Images``; None where there are no pictures.
     """
 
     index: Array
@@ -42,6 +43,7 @@ class RolloutBatch(NamedTuple):
     informative: Array
     accept: Array
     weight: Array
+    images: PyTree = None
 
     @classmethod
     def of(
@@ -56,6 +58,7 @@ class RolloutBatch(NamedTuple):
         accept: Array | None = None,
         weight: Array | None = None,
         advantages: AdvantageFunction | Advantages = group_normalized,
+        images: PyTree = None,
     ) -> "RolloutBatch":
         """A batch from the rewards of its rollouts.
 
@@ -71,6 +74,7 @@ class RolloutBatch(NamedTuple):
             weight: The groups' weights in the loss; default 1. float[B].
             advantages: From rewards to advantages; or they themselves, where they were found in
                 another way.
+            images: What the prompts show, as given to ``dpsjax.policy.generate``.
 
         Returns:
             What an update consumes. A rollout whose recorded log-probabilities are not finite makes
@@ -124,6 +128,7 @@ class RolloutBatch(NamedTuple):
             informative=found.informative,
             accept=jnp.ones(index.shape, bool) if accept is None else accept,
             weight=jnp.ones(index.shape, jnp.float32) if weight is None else weight,
+            images=images,
         )
 
 
@@ -141,6 +146,7 @@ class MicroBatch(NamedTuple):
         old_log_probs: Before the update, or None where they are those of this very pass.
             float32[b, g, T].
         reference_log_probs: float32[b, g, T], or None without a reference.
+        images: What the prompts show, ``[b, ...]``, or None.
     """
 
     prompt: Array
@@ -152,6 +158,7 @@ class MicroBatch(NamedTuple):
     token_weights: Array
     old_log_probs: Array | None = None
     reference_log_probs: Array | None = None
+    images: PyTree = None
 
 
 def batch_rows(config: GRPOConfig, prompts: int, ways: int = 1) -> int:
@@ -258,10 +265,10 @@ def split_micro(batch: MicroBatch, sequences: int | None, ways: int = 1) -> Micr
         x = x.reshape(x.shape[0], rows, parts, share, *x.shape[3:])
         return jnp.swapaxes(x, 1, 2).reshape(-1, rows, share, *x.shape[4:])
 
-    repeated = {"prompt": per_prompt(batch.prompt), "prompt_mask": per_prompt(batch.prompt_mask)}
-    return jax.tree.map(per_rollout, batch._replace(prompt=None, prompt_mask=None))._replace(
-        **repeated
-    )
+    names = ("prompt", "prompt_mask", "images")  # of a prompt, not of each rollout
+    repeated = {name: jax.tree.map(per_prompt, getattr(batch, name)) for name in names}
+    others = batch._replace(**dict.fromkeys(names))
+    return jax.tree.map(per_rollout, others)._replace(**repeated)
 
 
 def _micro_shape(prompts: int, group: int, sequences: int, ways: int) -> tuple[int, int]:

@@ -24,8 +24,8 @@ from dpsjax.types import Array, PyTree
 
 # (params, prompt int32[b, P], prompt_mask bool[b, P], tokens int32[b, g, T], mask bool[b, g, T])
 # -> (log_probs float32[b, g, T], entropy float32[b, g, T]). A prompt comes once for its g
-# responses, so that the policy can compute it once.
-LogProbFunction = Callable[[PyTree, Array, Array, Array, Array], tuple[Array, Array]]
+# responses, so that the policy can compute it once. What the prompts show comes last, if they do.
+LogProbFunction = Callable[..., tuple[Array, Array]]
 
 
 class UpdateMetrics(NamedTuple):
@@ -174,9 +174,7 @@ def _make_loss(config: LossConfig, log_prob_fn: LogProbFunction):
     """Loss of one micro-batch: its share of the mini-batch's."""
 
     def loss(params, part: MicroBatch):
-        log_probs, entropy = log_prob_fn(
-            params, part.prompt, part.prompt_mask, part.tokens, part.mask
-        )
+        log_probs, entropy = log_prob_fn(params, *_inputs(part))
         old = log_probs if part.old_log_probs is None else part.old_log_probs
         reference = part.reference_log_probs
         return losses.policy_loss(
@@ -192,6 +190,12 @@ def _make_loss(config: LossConfig, log_prob_fn: LogProbFunction):
         )
 
     return loss
+
+
+def _inputs(part: MicroBatch) -> tuple:
+    """What a ``LogProbFunction`` takes after the parameters."""
+    shown = () if part.images is None else (part.images,)
+    return (part.prompt, part.prompt_mask, part.tokens, part.mask, *shown)
 
 
 def _flat(values: Array) -> Array:
@@ -217,6 +221,7 @@ def _weigh(rows: _Rows, config: LossConfig) -> MicroBatch:
         token_weights=shares.reshape(shape) * weight[:, None, None],
         old_log_probs=rows.old,
         reference_log_probs=rows.reference,
+        images=batch.images,
     )
 
 
@@ -226,7 +231,7 @@ def _evaluate(log_prob_fn, params, batch: RolloutBatch, config: GRPOConfig, rows
     whole = _weigh(_Rows(batch, None, None), config.loss)
 
     def one(part: MicroBatch) -> Array:
-        return log_prob_fn(params, part.prompt, part.prompt_mask, part.tokens, part.mask)[0]
+        return log_prob_fn(params, *_inputs(part))[0]
 
     values = jax.lax.map(one, batches.split_micro(whole, sequences, batch_ways()))
     return jax.lax.stop_gradient(batches.join_micro(values, batch.tokens.shape))

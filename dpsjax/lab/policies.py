@@ -56,6 +56,8 @@ def problems_of(task: Task, problems: tuple[Problem, ...]) -> Problems:
     checks.require_items(Problem, "a Problem", problems=problems)
     answers = [problem.answer for problem in problems]
     checks.require_items(str, "the one right response, a text", answers=answers)
+    if any(problem.images for problem in problems):
+        raise ValueError("problems show pictures, and policies of the laboratory see none")
     size = task.response_tokens
     tokens = np.full((len(problems), size), task.tokenizer.pad_id, np.int32)
     length = np.zeros((len(problems), 1), np.int32)

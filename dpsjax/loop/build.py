@@ -21,10 +21,10 @@ from dpsjax.loop.adapters import Adapters, make_adapter_update, make_merge
 from dpsjax.loop.collect import Collector
 from dpsjax.loop.compilation import AnyMesh, compiler_options
 from dpsjax.loop.groups import Draw, Groups, Slots, group_shapes
-from dpsjax.loop.prompts import Prompts
+from dpsjax.loop.prompts import Prompts, Sight
 from dpsjax.loop.stages import Places
 from dpsjax.loop.state import TrainState, initial_state
-from dpsjax.policy import Compute, PolicyConfig, Rollouts, Sampling, abstract_policy
+from dpsjax.policy import Compute, Images, PolicyConfig, Rollouts, Sampling, abstract_policy
 from dpsjax.policy.sharding import MESH_AXES, shardings
 from dpsjax.selectors import ChainState, Selector, prompt_axes
 from dpsjax.selectors.pool import SHARED
@@ -44,6 +44,7 @@ class Spec:
         collector: How groups come together; its ``batch_size`` is B.
         pool: N, prompts to choose from.
         prompt_tokens: P.
+        sight: How the policy sees the pictures that prompts show, or None.
         keep: Rollouts of each group that the loss may see, or None for all.
         mask_endless: Whether the loss does not see responses without an end.
         columns: What the selector is told of each prompt: by name, the shape of one value.
@@ -64,6 +65,12 @@ class Spec:
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     most: int | None = None
     adapters: Adapters | None = None
+    sight: Sight | None = None
+
+    @property
+    def shown(self) -> Images | None:
+        """Shapes of what a prompt shows."""
+        return None if self.sight is None else self.sight.shapes()
 
     @property
     def first(self) -> int:
@@ -128,7 +135,7 @@ def build(spec: Spec, mesh: AnyMesh) -> Stages:
         belief = _mark_empty(spec.selector.init(pool_rows, data), spec.pool)
         first = initial_state(params, optimizer.init(params), belief, key, pool_rows)
         tokens = spec.prompt_tokens, spec.sampling.max_tokens
-        return first._replace(pending=spec.collector.empty(spec.first, *tokens))
+        return first._replace(pending=spec.collector.empty(spec.first, *tokens, spec.shown))
 
     whole: Any = meshes.replicated(mesh)
     data = _many(dict(spec.columns), pool_rows)
@@ -150,6 +157,7 @@ def build(spec: Spec, mesh: AnyMesh) -> Stages:
             pending=state.pending,
         ),
         slots=spec.most is not None,
+        images=spec.sight is not None,
     )
     state = _placed(state, places.state)
     log_probs = stages.log_prob_function(graph, spec.sampling.temperature)
@@ -220,7 +228,7 @@ def _shapes(
             slot=leaf(jnp.int32, lines),
             place=leaf(jnp.int32, lines),
         )
-    taken = _many(group_shapes(spec.first, spec.prompt_tokens, length), lines)
+    taken = _many(group_shapes(spec.first, spec.prompt_tokens, length, spec.shown), lines)
     taken = _placed(taken._replace(slots=slots), places.collected)
     draw = Draw(
         index=taken.index,
@@ -230,17 +238,23 @@ def _shapes(
         predicted=leaf(jnp.float32, 3, of_prompt),
         occupancy=leaf(jnp.float32, 3),
         slots=slots,
+        images=taken.images,
     )
     draw = _placed(draw, places.draw)
     key = _placed(_key_shape(), whole)
     pool = _placed(
-        _many(Prompts(leaf(jnp.int32, spec.prompt_tokens), leaf(jnp.int32)), state.visits.shape[0]),
+        _many(
+            Prompts(leaf(jnp.int32, spec.prompt_tokens), leaf(jnp.int32), spec.shown),
+            state.visits.shape[0],
+        ),
         _by_prompt(mesh, 0),
     )
     ledger = stages.without_policy(state)
     held = ledger if spec.collector.waits else ledger._replace(pending=taken)
     reference = base if spec.adapters or spec.grpo.loss.kl_coefficient else None
     responses = (base, key, draw.prompt, draw.prompt_mask)
+    if spec.sight is not None:
+        responses = (*responses, None, draw.images)
     rest = scored(spec.collector.rest) if spec.collector.rest else None
     data = _placed(_many(dict(spec.columns), state.visits.shape[0]), _by_prompt(mesh, 0))
     return {

@@ -56,20 +56,23 @@ class Collector(NamedTuple):
         """Whether groups may wait for a later update."""
         return self.max_rounds > 1 or self.rest > 0
 
-    def empty(self, group: int, prompt_tokens: int, response_tokens: int) -> Buffer | tuple[()]:
+    def empty(
+        self, group: int, prompt_tokens: int, response_tokens: int, images: PyTree = None
+    ) -> Buffer | tuple[()]:
         """Room for what waits.
 
         Args:
             group: rollouts of a round, of each prompt.
             prompt_tokens: P.
             response_tokens: T.
+            images: shapes of what a prompt shows, or None.
 
         Returns:
             room for 2 B groups; a step stops when B of them wait, so it cannot overflow.
         """
         if not self.waits:
             return ()
-        one = group_shapes(group, prompt_tokens, response_tokens)
+        one = group_shapes(group, prompt_tokens, response_tokens, images)
         return init_buffer(one, 2 * self.batch_size)
 
     def offer(self, pending: Buffer | tuple[()], groups: Collected) -> Buffer | Collected:
@@ -275,6 +278,7 @@ def rollout_batch(
         accept=taken.accept,
         weight=taken.weight,
         advantages=Advantages(values, informative),
+        images=taken.images,
     )
 
 

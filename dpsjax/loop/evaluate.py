@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from dpsjax.grpo.mesh import batch_sharding, replicated
 from dpsjax.loop.groups import cut_off
-from dpsjax.loop.prompts import gather, tokenize
+from dpsjax.loop.prompts import Sight, gather, gather_images, tokenize
 from dpsjax.loop.responses import Response
 from dpsjax.loop.rollout import score_rollouts
 from dpsjax.tasks.base import Problem, Task, stop_ids
@@ -96,6 +96,7 @@ def make_evaluate(
     rows: int,
     mesh: Mesh,
     key: Key,
+    sight: Sight | None = None,
 ) -> Evaluation:
     """Build the evaluation.
 
@@ -108,19 +109,22 @@ def make_evaluate(
         rows: problems answered at a time, a multiple of the devices that share a batch.
         mesh: the devices.
         key: the same for every evaluation.
+        sight: of the pictures, if the task shows some.
 
     Returns:
         the evaluation.
     """
     count = -(-len(problems) // rows)
-    prompts = jax.tree.map(jnp.asarray, tokenize(problems, task.tokenizer, task.prompt_tokens))
+    found = tokenize(problems, task.tokenizer, task.prompt_tokens, sight=sight)
+    prompts = jax.tree.map(jnp.asarray, found)
     index = np.full(count * rows, -1, np.int32)
     index[: len(problems)] = np.arange(len(problems))
     split = batch_sharding(mesh)
     chunks = []
     for ids in index.reshape(count, rows):
         ids = jnp.asarray(ids)
-        chunks.append(jax.device_put((ids, *gather(prompts, ids)), split))
+        shown = () if sight is None else (gather_images(prompts, ids),)
+        chunks.append(jax.device_put((ids, *gather(prompts, ids), *shown), split))
     whole = jax.jit(lambda values: values, out_shardings=replicated(mesh))
     stops = stop_ids(task.tokenizer)
     truncated = jax.jit(lambda ids, made: cut_off(ids, made, stops), out_shardings=replicated(mesh))
@@ -128,9 +132,10 @@ def make_evaluate(
     def answer(params: PyTree, of_group: Sequence[float]) -> _Answers:
         """The responses at these temperatures."""
         correct, valid, cut, responses = [], [], [], []
-        for number, (ids, prompt, mask) in enumerate(chunks):
+        for number, (ids, prompt, mask, *shown) in enumerate(chunks):
             own = jax.random.fold_in(key, number)
-            rollouts = generate(params, own, prompt, mask, np.asarray(of_group, np.float32))
+            heat = np.asarray(of_group, np.float32)
+            rollouts = generate(params, own, prompt, mask, heat, *shown)
             judged = score_rollouts(task, problems, ids, rollouts)
             correct.append(np.asarray(whole(judged.groups.correct)))
             valid.append(np.asarray(whole(judged.groups.valid)))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from dpsjax.policy import Rollouts
 from dpsjax.selectors import Feedback
-from dpsjax.types import Array, Bool, Int
+from dpsjax.types import Array, Bool, Int, PyTree
 
 
 class Slots(NamedTuple):
@@ -41,6 +41,7 @@ class Draw(NamedTuple):
             prompt. float32[3, R], or float32[3, B] with slots.
         occupancy: Their means over the whole pool. float32[3].
         slots: Given where each row is one rollout.
+        images: What the prompts show, ``[R, ...]``; None where there are no pictures.
     """
 
     index: Array
@@ -50,6 +51,7 @@ class Draw(NamedTuple):
     predicted: Array
     occupancy: Array
     slots: Slots | None = None
+    images: PyTree = None
 
 
 class Groups(NamedTuple):
@@ -85,6 +87,7 @@ class Collected(NamedTuple):
         correct: bool[R, G].
         valid: bool[R, G].
         slots: As in the draw.
+        images: As in the draw.
     """
 
     index: Array
@@ -100,10 +103,13 @@ class Collected(NamedTuple):
     correct: Array
     valid: Array
     slots: Slots | None = None
+    images: PyTree = None
 
 
-def group_shapes(group: int, prompt_tokens: int, response_tokens: int) -> Collected:
-    """Shapes of one collected group: a prompt of P tokens, G responses of T."""
+def group_shapes(
+    group: int, prompt_tokens: int, response_tokens: int, images: PyTree = None
+) -> Collected:
+    """Shapes of one collected group: a prompt of P tokens and what it shows, G responses of T."""
 
     def leaf(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -121,6 +127,7 @@ def group_shapes(group: int, prompt_tokens: int, response_tokens: int) -> Collec
         rewards=leaf(jnp.float32, group),
         correct=leaf(bool, group),
         valid=leaf(bool, group),
+        images=images,
     )
 
 
@@ -154,6 +161,7 @@ def collected(draw: Draw, groups: Groups, feedback: Feedback, step: Array) -> Co
         correct=groups.correct,
         valid=groups.valid,
         slots=draw.slots,
+        images=draw.images,
     )
 
 

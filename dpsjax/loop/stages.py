@@ -19,7 +19,7 @@ from dpsjax.grpo.update import LogProbFunction, UpdateFunction, UpdateMetrics
 from dpsjax.loop.collect import Collector, RoundReport, later_report, learn, rollout_batch
 from dpsjax.loop.compilation import AnyMesh, compiler_options
 from dpsjax.loop.groups import Collected, Draw, Groups, Slots, joined, of_rows, slots_of
-from dpsjax.loop.prompts import Prompts, gather
+from dpsjax.loop.prompts import Prompts, gather, gather_images
 from dpsjax.loop.state import TrainState
 from dpsjax.policy import Rollouts, Sampling, generate, token_log_probs
 from dpsjax.rollouts import Buffer
@@ -63,13 +63,14 @@ class Places(NamedTuple):
         return without_policy(self.state)
 
 
-def places_of(mesh: AnyMesh, state: TrainState, slots: bool) -> Places:
+def places_of(mesh: AnyMesh, state: TrainState, slots: bool, images: bool = False) -> Places:
     """The shardings.
 
     Args:
         mesh: the devices.
         state: a sharding for every leaf but those of ``pending``, which are shapes.
         slots: whether prompts get unequal numbers of rollouts.
+        images: whether prompts show pictures.
 
     Returns:
         groups divided over the devices that share a batch; what waits too if that goes evenly.
@@ -77,14 +78,16 @@ def places_of(mesh: AnyMesh, state: TrainState, slots: bool) -> Places:
     split: Any = batch_sharding(mesh)  # Any: a sharding stands where the array will be
     whole: Any = replicated(mesh)
     of_slots = Slots(whole, whole, whole, whole) if slots else None
-    collected = Collected(*(split for _ in Collected._fields))._replace(slots=of_slots)
+    shown = split if images else None
+    collected = Collected(*(split for _ in Collected._fields))
+    collected = collected._replace(slots=of_slots, images=shown)
     pending = state.pending
     if isinstance(pending, Buffer):
         even = pending.groups.index.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0
         groups = jax.tree.map(lambda _: split if even else whole, pending.groups)
         pending = pending._replace(groups=groups, size=whole, lost=whole)
     return Places(
-        draw=Draw(split, split, split, split, whole, whole, of_slots),
+        draw=Draw(split, split, split, split, whole, whole, of_slots, shown),
         rollouts=Rollouts(split, split, split, whole),
         collected=collected,
         pending=pending,
@@ -143,6 +146,7 @@ def make_select(
             predicted=outcome[:, jnp.maximum(of_prompt, 0)].astype(jnp.float32),
             occupancy=((outcome * active).sum(axis=1) / active.sum()).astype(jnp.float32),
             slots=slots,
+            images=gather_images(pool, index),
         )
         return draw, after
 
@@ -160,14 +164,19 @@ def make_generate(graph: nnx.GraphDef, sampling: Sampling, group: int, mesh: Any
 
     Returns:
         jitted ``(params, key, prompt int32[R, P], mask bool[R, P], temperatures float32[G] |
-        None = None) -> Rollouts``; see :func:`dpsjax.policy.generate`.
+        None = None, images = None) -> Rollouts``; see :func:`dpsjax.policy.generate`.
     """
 
     def run(
-        params: PyTree, key: Key, prompt: Array, mask: Array, temperatures: Array | None = None
+        params: PyTree,
+        key: Key,
+        prompt: Array,
+        mask: Array,
+        temperatures: Array | None = None,
+        images: PyTree = None,
     ) -> Rollouts:
         model = nnx.merge(graph, params)
-        return generate(model, key, prompt, mask, sampling, group, temperatures)
+        return generate(model, key, prompt, mask, sampling, group, temperatures, images)
 
     split: Any = batch_sharding(mesh)
     whole: Any = replicated(mesh)
@@ -185,9 +194,17 @@ def log_prob_function(graph: nnx.GraphDef, temperature: float) -> LogProbFunctio
         the function.
     """
 
-    def run(params: PyTree, prompt: Array, prompt_mask: Array, tokens: Array, mask: Array):
+    def run(
+        params: PyTree,
+        prompt: Array,
+        prompt_mask: Array,
+        tokens: Array,
+        mask: Array,
+        images: PyTree = None,
+    ):
         model = nnx.merge(graph, params)
-        return token_log_probs(model, prompt, prompt_mask, tokens, mask, temperature=temperature)
+        given = (prompt, prompt_mask, tokens, mask)
+        return token_log_probs(model, *given, temperature=temperature, images=images)
 
     return run
 

@@ -174,7 +174,8 @@ def _roll_out(
     """Responses to prompts, scored; they and the verifier's errors are added to the notes."""
     with notes.clock.phase("generate"):
         short = cut_prompts(rows.prompt, rows.prompt_mask, loop.buckets, loop.mesh)
-        rollouts = jax.block_until_ready(generate(params, key, *short))
+        shown = {} if rows.images is None else {"images": rows.images}
+        rollouts = jax.block_until_ready(generate(params, key, *short, **shown))
     with notes.clock.phase("score"):
         task = loop.task
         judged = score_rollouts(task, task.train, rows.index, rollouts, loop.overlong)

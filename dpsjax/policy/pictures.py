@@ -19,21 +19,10 @@ from dpsjax.policy.vision import Images
 from dpsjax.policy.vision_config import VisionConfig
 from dpsjax.types import Int, UInt
 
-__all__ = ["image_tokens", "netpbm", "patch_budget", "picture_batch", "picture_size"]
+__all__ = ["image_tokens", "patch_budget", "picture_batch", "picture_size"]
 
 _RATIO = 200  # of the longer side to the shorter, at most
 _NETPBM = re.compile(rb"(P[56])\s(\d+)\s(\d+)\s255\s")
-
-
-def netpbm(pixels: UInt[np.ndarray, "H W *C"]) -> bytes:
-    r"""A picture file (Netpbm, binary) of grey ``[H, W]`` or coloured ``[H, W, 3]`` bytes.
-
-    >>> netpbm(np.zeros((2, 3), np.uint8))[:11]
-    b'P5 3 2 255\n'
-    """
-    height, width = pixels.shape[:2]
-    kind = "P5" if pixels.ndim == 2 else "P6"
-    return f"{kind} {width} {height} 255\n".encode() + np.ascontiguousarray(pixels).tobytes()
 
 
 def picture_size(data: bytes) -> tuple[int, int]:

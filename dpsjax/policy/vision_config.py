@@ -122,6 +122,8 @@ class VisionConfig:
 def tiny_vision(image_token: int) -> VisionConfig:
     """The laptop policy's eye: 2 layers of width 64, grey pictures taken as they are.
 
+    White is 0 for it, so that a line drawing is what is not.
+
     >>> tiny_vision(3).layers
     2
     """
@@ -135,6 +137,6 @@ def tiny_vision(image_token: int) -> VisionConfig:
         frames=1,
         channels=1,
         min_pixels=28 * 28,
-        mean=(0.5,),
-        std=(0.5,),
+        mean=(1.0,),
+        std=(0.25,),
     )

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 from dpsjax.policy import ChatTokenizer, load_tokenizer
-from dpsjax.tasks.base import Problem, Score, Task, Tokenizer
+from dpsjax.tasks.base import IMAGE, Problem, Score, Task, Tokenizer
 
 # For templates that write the date (Llama 3's own default): prompts must not change overnight.
 _TODAY = datetime.date(2024, 7, 26)
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+# What Qwen2.5-VL's own template writes for a picture.
+_PAD = "<|image_pad|>"
+_PICTURE = f"<|vision_start|>{_PAD}<|vision_end|>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,11 @@ class ResponseTokenizer:
     def eos_id(self) -> int:
         """The first of the stop tokens."""
         return self.chat.eos_id
+
+    @property
+    def image_id(self) -> int | None:
+        """Id in whose places pictures stand, of a Qwen2.5-VL's tokenizer."""
+        return self.chat.backend.token_to_id(_PAD)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -105,6 +113,7 @@ def for_language_model(task: Task, folder: Path, settings: Mapping[str, Any] | N
 
     def ask(problem: Problem) -> str:
         asked = problem.prompt if task.words is None else task.words.question(problem)
+        asked = _with_pictures(asked, len(problem.images))
         if not chat.template:
             frame = "{question}" if task.words is None else task.words.frame
             return frame.replace("{question}", dataclasses.replace(problem, prompt=asked).text())
@@ -119,6 +128,27 @@ def for_language_model(task: Task, folder: Path, settings: Mapping[str, Any] | N
         return task.score(problems, [answer(response) for response in responses])
 
     return dataclasses.replace(_asked(task, ask, tokenizer), score=score)
+
+
+def _with_pictures(
+    asked: str | Sequence[Mapping[str, Any]], count: int
+) -> str | Sequence[Mapping[str, Any]]:
+    """A question with the tokens of its pictures where it says ``<image>``, or in front."""
+    if not count:
+        return asked
+    if isinstance(asked, str):
+        marked = asked if IMAGE in asked else IMAGE * count + asked
+        return marked.replace(IMAGE, _PICTURE)
+    marked = any(IMAGE in str(message["content"]) for message in asked)
+    first = next((i for i, message in enumerate(asked) if message["role"] == "user"), 0)
+    return [
+        {
+            **message,
+            "content": ("" if marked or i != first else _PICTURE * count)
+            + str(message["content"]).replace(IMAGE, _PICTURE),
+        }
+        for i, message in enumerate(asked)
+    ]
 
 
 def _asked(task: Task, ask: Callable[[Problem], str], tokenizer: Tokenizer) -> Task:

@@ -5,6 +5,7 @@ print(reproducer.repeat("DIR/faults/step-7.npz").loss)
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from dpsjax.grpo.batch import RolloutBatch
 from dpsjax.grpo.mesh import batch_sharding
 from dpsjax.grpo.update import UpdateMetrics
 from dpsjax.loop.state import TrainState
+from dpsjax.policy import Images
 from dpsjax.policy.weights import on_host
 from dpsjax.run import outputs
 from dpsjax.run.config import from_dict
@@ -70,13 +72,26 @@ def write(folder: Path, state: TrainState, step: int, batch: RolloutBatch) -> Pa
         "step": np.int32(step),
         "key_data": np.asarray(jax.random.key_data(state.key)),
         "key_impl": np.array(str(jax.random.key_impl(state.key))),
-        **{f"batch/{name}": on_host(value) for name, value in batch._asdict().items()},
+        **{f"batch/{name}": on_host(value) for name, value in _fields(batch).items()},
         **{f"params/{name}": on_host(leaf) for name, leaf in _named(state.params)},
     }
     if is_first():
         with path.open("wb") as stream:
             np.savez(stream, **arrays)
     return path
+
+
+def _fields(batch: RolloutBatch) -> dict[str, jax.Array]:
+    """The arrays of a batch, by name."""
+    found = batch._asdict()
+    images = found.pop("images")
+    shown = {} if images is None else images._asdict()
+    return found | {f"images/{name}": value for name, value in shown.items()}
+
+
+def _shown(arrays: Mapping[str, Any]) -> Sequence[str]:
+    """Fields of the pictures in a file, if its prompts show some."""
+    return [name for name in Images._fields if f"batch/images/{name}" in arrays]
 
 
 def read(path: str | Path) -> Reproducer:
@@ -95,7 +110,9 @@ def read(path: str | Path) -> Reproducer:
     try:
         with np.load(path, allow_pickle=False) as found:
             arrays = dict(found)
-        batch = {name: arrays[f"batch/{name}"] for name in RolloutBatch._fields}
+        images = {n: arrays[f"batch/images/{n}"] for n in _shown(arrays)}
+        batch = {name: arrays[f"batch/{name}"] for name in RolloutBatch._fields if name != "images"}
+        batch["images"] = Images(**images) if images else None
         key = jax.random.wrap_key_data(
             jnp.asarray(arrays["key_data"]), impl=str(arrays["key_impl"])
         )

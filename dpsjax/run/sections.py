@@ -19,7 +19,7 @@ from dpsjax.checks import (
 )
 from dpsjax.loop.responses import Sample
 from dpsjax.loop.scoring import Overlong
-from dpsjax.policy import Compute, PolicyConfig, Sampling
+from dpsjax.policy import Compute, PolicyConfig, Rope, Sampling, tiny_vision
 from dpsjax.tasks.base import Task, Tokenizer, stop_ids
 
 
@@ -31,7 +31,7 @@ class ModelConfig:
         str, tyro.conf.arg(prefix_name=False, aliases=("--model",), metavar="base|random|PATH")
     ] = "base"
     """Start from the shipped base, from random weights, from a safetensors file, or from a folder
-    of a Qwen2.5, Qwen3 or Llama-3 checkpoint, whose tokenizer is then used."""
+    of a Qwen2.5, Qwen2.5-VL, Qwen3 or Llama-3 checkpoint, whose tokenizer is then used."""
     width: int = 96
     """Width of the residual stream; this and the sizes below matter for random weights only."""
     mlp_width: int = 256
@@ -63,6 +63,9 @@ class ModelConfig:
     """An adapter counts alpha / rank times."""
     template: tuple[str, ...] = ()
     """What the checkpoint's chat template is told, in JSON, such as enable_thinking=false."""
+    max_pixels: int | None = None
+    """Larger pictures are made smaller than this, for a model that sees; by default as its
+    checkpoint says."""
 
     def __post_init__(self):
         self.template_settings()
@@ -70,6 +73,7 @@ class ModelConfig:
         require_real(lora_alpha=self.lora_alpha)
         require_setting(self.lora_rank >= 0, "lora_rank", self.lora_rank, "0 (off) or more")
         require_setting(self.lora_alpha > 0, "lora_alpha", self.lora_alpha, "above 0")
+        require_counts(**given(max_pixels=self.max_pixels))
         self.compute()
 
     def template_settings(self) -> dict[str, Any]:
@@ -80,13 +84,21 @@ class ModelConfig:
         """
         return named_values(template=self.template)
 
-    def policy(self, vocab_size: int) -> PolicyConfig:
+    def policy(self, vocab_size: int, image_id: int | None = None) -> PolicyConfig:
         """The architecture of a policy with random weights.
+
+        Args:
+            vocab_size: tokens.
+            image_id: the one in whose places pictures stand, for a policy that sees.
 
         Raises:
             ValueError: a size is out of range.
         """
+        sees, turned = image_id is not None, self.head_dim // 6
+        sections = (self.head_dim // 2 - 2 * turned, turned, turned)
         return PolicyConfig(
+            rope=Rope(sections=sections if sees else ()),
+            vision=tiny_vision(image_id) if image_id is not None else None,
             vocab_size=vocab_size,
             width=self.width,
             mlp_width=self.mlp_width,

@@ -21,7 +21,7 @@ from dpsjax.loop.build import Spec
 from dpsjax.loop.collect import Collector, rounds_of
 from dpsjax.loop.compilation import compiler_options, return_freed_memory
 from dpsjax.loop.evaluate import Evaluation, make_evaluate, uniform_slice
-from dpsjax.loop.prompts import Prompts, tokenize
+from dpsjax.loop.prompts import Prompts, Sight, image_id, longest, sight_of, tokenize
 from dpsjax.loop.state import TrainState
 from dpsjax.loop.step import Loop
 from dpsjax.loop.watched import watched
@@ -81,8 +81,11 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
     key, mesh = jax.random.key(config.seed), make_mesh(config.mesh)
     task = build_task(config)
     policy = policy_of(config, task)
+    sight = sight_of(task, policy.vision)
+    if sight is not None:
+        task = dataclasses.replace(task, prompt_tokens=longest(task, policy.vision))
     # Outside the mesh: what a selector is made of are constants of its programs, of no devices.
-    spec = spec_of(config, task, policy)
+    spec = spec_of(config, task, policy, sight)
     with jax.set_mesh(mesh):
         base = _parameters(config, policy, mesh, jax.random.fold_in(key, _WEIGHTS))
         stages = build.build(spec, mesh)
@@ -101,7 +104,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
             stages=stages,
             collector=spec.collector,
             policy=policy,
-            prompts=_place_pool(task, rows, mesh),
+            prompts=_place_pool(task, rows, mesh, sight),
             reference=_reference(config, base),
             buckets=config.rollout.buckets,
             sample=config.responses.sample(),
@@ -167,13 +170,16 @@ def _require_enough(task: Task, config: TrainConfig) -> None:
         )
 
 
-def spec_of(config: TrainConfig, task: Task, policy: PolicyConfig) -> Spec:
+def spec_of(
+    config: TrainConfig, task: Task, policy: PolicyConfig, sight: Sight | None = None
+) -> Spec:
     """The step that settings describe.
 
     Args:
         config: the settings.
         task: of :func:`build_task`.
         policy: architecture.
+        sight: how it sees the pictures of the task, if there are any.
 
     Returns:
         what :func:`dpsjax.loop.build.build` makes stages of, for any devices.
@@ -204,6 +210,7 @@ def spec_of(config: TrainConfig, task: Task, policy: PolicyConfig) -> Spec:
         columns={n: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for n, v in data.items()},
         most=settings.most_rollouts(),
         adapters=Adapters(rank, alpha) if rank else None,
+        sight=sight,
     )
 
 
@@ -263,8 +270,13 @@ def policy_of(config: TrainConfig, task: Task) -> PolicyConfig:
     """
     weights, vocabulary = weights_path(config), task.tokenizer.vocab_size
     if weights is None:
-        return config.model.policy(vocabulary)
+        sees = any(problem.images for problem in task.train)
+        return config.model.policy(vocabulary, image_id(task.tokenizer) if sees else None)
     policy = stored_config(weights)
+    if policy.vision is not None and (most := config.model.max_pixels) is not None:
+        least = min(policy.vision.min_pixels, most)
+        vision = dataclasses.replace(policy.vision, max_pixels=most, min_pixels=least)
+        policy = dataclasses.replace(policy, vision=vision)
     # The embedding of a checkpoint is often larger than its vocabulary, for even shards.
     if policy.vocab_size < vocabulary or (policy.vocab_size != vocabulary and weights.is_file()):
         raise ValueError(
@@ -293,21 +305,23 @@ def _adapters(adapters: Adapters, policy: PolicyConfig, mesh: Mesh, key: Key) ->
     return jax.jit(lambda key: adapters.init(key, policy), out_shardings=places)(key)
 
 
-def _place_pool(task: Task, rows: int, mesh: Mesh) -> Prompts:
+def _place_pool(task: Task, rows: int, mesh: Mesh, sight: Sight | None) -> Prompts:
     """The training prompts, divided over all devices; a process tokenises those of its own."""
     sharding = NamedSharding(mesh, PartitionSpec(MESH_AXES))
 
-    tokens, lengths = [], []
+    parts = []
     for device, index in sharding.addressable_devices_indices_map((rows,)).items():
         start, stop, _ = index[0].indices(rows) if index else (0, rows, 1)
         # Rows past the pool are never drawn; they repeat a prompt because they must be some.
         problems = task.train[start:stop] or task.train[:1]
-        part = tokenize(problems, task.tokenizer, task.prompt_tokens, stop - start)
-        tokens.append(jax.device_put(part.tokens, device))
-        lengths.append(jax.device_put(part.length, device))
-    join = jax.make_array_from_single_device_arrays
-    shape = (rows, task.prompt_tokens)
-    return Prompts(join(shape, sharding, tokens), join((rows,), sharding, lengths))
+        part = tokenize(problems, task.tokenizer, task.prompt_tokens, stop - start, sight)
+        parts.append(jax.device_put(part, device))
+
+    def join(*pieces: jax.Array) -> jax.Array:
+        shape = (rows, *pieces[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, list(pieces))
+
+    return jax.tree.map(join, *parts)
 
 
 def _evaluation(
@@ -324,7 +338,7 @@ def _evaluation(
     group = len(temperatures) + 1
     generate = build.generation(spec.policy, spec.compute, sampling, group, mesh)
     rows = round_up(config.rollout.prompts, mesh.shape["data"] * mesh.shape["fsdp"])
-    return make_evaluate(task, problems, generate, temperatures, rows, mesh, key)
+    return make_evaluate(task, problems, generate, temperatures, rows, mesh, key, spec.sight)
 
 
 def _reference(config: TrainConfig, base: PyTree) -> PyTree:

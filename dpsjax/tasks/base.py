@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
 from dpsjax import checks
+from dpsjax.tasks.tokenizer import IMAGE as IMAGE
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,30 @@ class Problem:
         answer: private to the task, JSON-serialisable.
         source: the group it is reported under, for example ``"4 numbers"``.
         id: stable, and no other problem of the same pool has it; made of the rest if not given.
+        images: contents of picture files that the prompt shows, each where it says ``<image>``.
     """
 
     prompt: str | Sequence[Mapping[str, Any]]
     answer: Any
     source: str
     id: str = ""
+    images: tuple[bytes, ...] = ()
 
     def __post_init__(self):
+        checks.require_items(bytes, "the content of a picture file", images=self.images)
         checks.require_type(str, "a text", source=self.source, id=self.id)
         if not isinstance(self.prompt, str):
             checks.require_items(Mapping, "a message", prompt=self.prompt)
             if not self.prompt or any({"role", "content"} - set(m) for m in self.prompt):
                 raise ValueError("prompt must hold messages, each with a role and content")
         if not self.id:
-            text = json.dumps([self.source, self.prompt, self.answer], sort_keys=True, default=repr)
+            row = [self.source, self.prompt, self.answer, *self.image_digests()]
+            text = json.dumps(row, sort_keys=True, default=repr)
             object.__setattr__(self, "id", hashlib.sha256(text.encode()).hexdigest()[:16])
+
+    def image_digests(self) -> list[str]:
+        """What identifies the pictures."""
+        return [hashlib.sha256(image).hexdigest() for image in self.images]
 
     def text(self) -> str:
         """The prompt as one text: of messages, their contents."""
@@ -218,6 +227,7 @@ class Task:
         for split, problems in (("train", self.train), ("test", self.test)):
             for problem in problems:
                 row = [split, problem.prompt, problem.answer, problem.source]
+                row += problem.image_digests()
                 digest.update(json.dumps(row, sort_keys=True, default=repr).encode() + b"\n")
         return digest.hexdigest()
 

@@ -15,6 +15,7 @@ PROMPT = ("prompt", "question", "problem", "messages")
 ANSWER = ("answer", "ground_truth", "reward_model.ground_truth", "final_answer", "solution")
 ID = ("id", "unique_id", "extra_info.index")
 SOURCE = ("source", "data_source", "type", "subject", "subfield")
+IMAGES = ("images",)
 
 
 class Columns(NamedTuple):
@@ -73,8 +74,8 @@ def problems_of(
         by_file: report problems under the names of their files, whatever the rows say.
 
     Returns:
-        problems; ``answer`` holds ``row`` (all columns), ``prompt`` (as in the file), ``answer``
-        (what the column of answers says, or None).
+        problems; ``answer`` holds ``row`` (all columns but pictures), ``prompt`` (as in the file),
+        ``answer`` (what the column of answers says, or None).
 
     Raises:
         ValueError: a row lacks a column, has another type, or the id of another; with file and
@@ -86,7 +87,7 @@ def problems_of(
     problems, places = [], {}
     for path, name in zip(paths, _names(paths), strict=True):
         for row in read_rows(path, split):
-            problem = _problem(row, name, columns, suffix)
+            problem = _problem(row, name, columns, suffix, path)
             if by_file:
                 problem = dataclasses.replace(problem, source=name)
             if problem.id in places:
@@ -110,6 +111,12 @@ def _names(paths: Sequence[Path]) -> list[str]:
     raise ValueError(f"a file is given twice: {', '.join(map(str, paths))}")
 
 
+def _digest(row: Row) -> str:
+    """What tells rows apart that ask the same of other pictures."""
+    images = lookup(row.values, IMAGES)
+    return hashlib.sha256(repr(images).encode()).hexdigest() if images else ""
+
+
 def _named(row: Row, columns: Columns) -> Any:
     return lookup(row.values, (columns.id,) if columns.id else ID)
 
@@ -119,10 +126,10 @@ def _numbered(problem: Problem, places: Iterable[str]) -> Problem:
     number = 2
     while f"{problem.id}-{number}" in places:
         number += 1
-    return Problem(problem.prompt, problem.answer, problem.source, f"{problem.id}-{number}")
+    return dataclasses.replace(problem, id=f"{problem.id}-{number}")
 
 
-def _problem(row: Row, file: str, columns: Columns, suffix: str) -> Problem:
+def _problem(row: Row, file: str, columns: Columns, suffix: str, path: Path) -> Problem:
     prompt = lookup(row.values, (columns.prompt,) if columns.prompt else PROMPT)
     if prompt is None:
         wanted = f"column {columns.prompt!r}" if columns.prompt else f"any of {', '.join(PROMPT)}"
@@ -141,13 +148,30 @@ def _problem(row: Row, file: str, columns: Columns, suffix: str) -> Problem:
     if columns.id and own is None:
         raise ValueError(f"{row.where}: has no column {columns.id!r} (--task.id-field)")
     if own is None:
-        text = f"{asked!r}{answer!r}"
+        text = f"{asked!r}{answer!r}{_digest(row)}"
         own = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
     elif not isinstance(own, str | int):
         raise ValueError(f"{row.where}: the id {own!r} must be a text or a whole number")
     source = file if source is None else str(source)
-    held = {"row": row.values, "prompt": prompt, "answer": answer}
-    return Problem(asked, held, source, f"{file}/{own}")
+    images = _pictures(lookup(row.values, IMAGES), path, row.where)
+    kept = {name: value for name, value in row.values.items() if not images or name not in IMAGES}
+    held = {"row": kept, "prompt": prompt, "answer": answer}
+    return Problem(asked, held, source, f"{file}/{own}", images)
+
+
+def _pictures(given: Any, path: Path, where: str) -> tuple[bytes, ...]:
+    """Contents of picture files: of a column with bytes, paths, or both as ``datasets`` has it."""
+    found = []
+    for item in given if isinstance(given, list | tuple) else [given] if given else []:
+        data = item.get("bytes") or item.get("path") if isinstance(item, Mapping) else item
+        if isinstance(data, str):
+            data = (path.parent / data).read_bytes()
+        if not isinstance(data, bytes):
+            raise ValueError(
+                f"{where}: a picture must be bytes or a path, got {checks.shown(item)}"
+            )
+        found.append(data)
+    return tuple(found)
 
 
 def _asked(prompt: Any, suffix: str, where: str) -> str | tuple[Mapping[str, Any], ...]:

@@ -46,6 +46,18 @@ ENTRIES = (
         {"rollout": {"seconds": 10.0}},
     ),
     Entry(
+        "geometry",
+        "dpsjax.tasks.geometry:GeometryConfig",
+        "geometry diagrams, read by a policy that sees",
+        {"steps": 150, "grpo": {"learning_rate": LEARNING_RATE}},
+    ),
+    Entry(
+        "geometry3k",
+        "dpsjax.tasks.geometry3k:Geometry3kConfig",
+        "school geometry with diagrams from files, for a Qwen2.5-VL",
+        {"rollout": {"seconds": 10.0}},
+    ),
+    Entry(
         "gym",
         "dpsjax.tasks.gym:GymConfig",
         "procedural tasks of reasoning-gym, by name",

@@ -1,4 +1,4 @@
-"""Rows of data from files: JSON, JSON lines, Parquet, and folders of Hugging Face ``datasets``."""
+"""Rows of data from files: JSON, JSON lines, Parquet, folders of ``datasets`` and of Geometry3k."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def read_rows(path: Path, split: str = "train") -> list[Row]:
 
     Args:
         path: ``.jsonl``, ``.json`` (a list of objects, or one a line), ``.parquet``, or a folder
-            that ``datasets.Dataset.save_to_disk`` wrote.
+            that ``datasets.Dataset.save_to_disk`` wrote, or that holds Geometry3k's folders.
         split: of a folder that holds several.
 
     Returns:
@@ -42,7 +42,8 @@ def read_rows(path: Path, split: str = "train") -> list[Row]:
     checks.require_type(str, "the name of a split", split=split)
     path = Path(path)
     if path.is_dir():
-        rows = list(_from_datasets(path, split))
+        folders = sorted(path.glob("*/data.json"))
+        rows = [_problem_in(file) for file in folders] or list(_from_datasets(path, split))
     elif not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     elif path.suffix == ".parquet":
@@ -106,6 +107,21 @@ def _from_parquet(path: Path) -> Iterator[Row]:
         raise ValueError(f"{path}: not a Parquet file ({str(error)[:200]})") from None
     for number, values in enumerate(table.to_pylist(), 1):
         yield _row(values, f"{path}, row {number}")
+
+
+def _problem_in(file: Path) -> Row:
+    """A problem of Geometry3k, as a row of the Parquet files made of it."""
+    values = _parsed(file.read_bytes(), str(file))
+    try:
+        choice = values["choices"]["ABCD".index(values["answer"])]
+        text, kind = values["problem_text"], values["problem_type_goal"][0]
+        picture = (file.parent / "img_diagram.png").read_bytes()
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file}: not a problem of Geometry3k ({type(error).__name__}: {error})"
+        ) from None
+    row = {"id": values.get("id", file.parent.name), "problem": f"<image>{text}", "type": kind}
+    return _row({**row, "answer": choice, "images": [{"bytes": picture}]}, str(file))
 
 
 def _from_datasets(path: Path, split: str) -> Iterator[Row]:

@@ -6,6 +6,7 @@ from typing import SupportsIndex
 
 from dpsjax import checks
 
+IMAGE = "<image>"  # where a picture stands in a text
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _NUM_SPECIAL = 3
 
@@ -81,6 +82,44 @@ class CharTokenizer:
             elif characters or index not in (self.pad_id, self.bos_id):
                 characters.append(UNKNOWN)
         return "".join(characters)
+
+
+@dataclass(frozen=True)
+class PictureTokenizer(CharTokenizer):
+    """Characters, and one more id that stands for pictures: ``<image>`` in a text.
+
+    >>> tokenizer = PictureTokenizer("x=")
+    >>> tokenizer.encode("<image>x="), tokenizer.image_id
+    ([5, 3, 4], 5)
+    """
+
+    @property
+    def image_id(self) -> int:
+        """Id in whose places pictures stand."""
+        return _NUM_SPECIAL + len(self.alphabet)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the special ones and the pictures' included."""
+        return super().vocab_size + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the characters and the marks of pictures.
+
+        Raises:
+            TypeError: ``text`` is no string.
+            ValueError: a character is not in the alphabet.
+        """
+        checks.require_type(str, "a string", text=text)
+        ids: list[int] = []
+        for number, part in enumerate(text.split(IMAGE)):
+            ids += [self.image_id] * (number > 0) + super().encode(part)
+        return ids
+
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        """Text of ``ids``; the id of pictures becomes U+FFFD."""
+        plain = CharTokenizer(self.alphabet)
+        return plain.decode(ids)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Plain Python that ends by itself, such as Countdown's, needs none of this. Symbo
 code that is run, and anything that only works in a main thread do.
 """
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -150,11 +151,11 @@ class ScoringWorkers:
     ) -> _Job:
         worker = self._idle.pop() if self._idle else self._start()
         try:
-            worker.pipe.send((list(problems[start:stop]), list(responses[start:stop])))
+            worker.pipe.send((_blind(problems[start:stop]), list(responses[start:stop])))
         except OSError:  # it died while it was idle, or at its start
             worker.kill()
             worker = self._start()
-            worker.pipe.send((list(problems[start:stop]), list(responses[start:stop])))
+            worker.pipe.send((_blind(problems[start:stop]), list(responses[start:stop])))
         size = 1 if self.one_by_one else stop - start
         return _Job(worker, start, stop, size, time.monotonic() + self.seconds)
 
@@ -178,6 +179,12 @@ class ScoringWorkers:
             fault = f"a worker ended with code {code} ({type(error).__name__})"
         job.worker.kill()
         return fault, False
+
+
+def _blind(problems: Sequence[Problem]) -> list[Problem]:
+    """The problem of a run without its pictures, which verdicts do not need."""
+    first = problems[0]
+    return [dataclasses.replace(first, images=()) if first.images else first] * len(problems)
 
 
 def runs(problems: Sequence[Problem]) -> Iterator[tuple[int, int]]:

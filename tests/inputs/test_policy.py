@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpsjax import policy
+from dpsjax.files import netpbm
 from dpsjax.policy import config_json, lora
 from dpsjax.policy.decode import truncate_logits
-from dpsjax.policy.pictures import netpbm
 from tests.inputs.wrong import Row, complaints
 
 KEY = jax.random.key(0)

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="needs the extra: parity")
 transformers = pytest.importorskip("transformers", reason="needs the extra: parity")
 Image = pytest.importorskip("PIL.Image", reason="needs the extra: vision")
 
+from dpsjax.files import netpbm  # noqa: E402
 from dpsjax.policy import (  # noqa: E402
     Compute,
     Sampling,
@@ -24,7 +25,7 @@ from dpsjax.policy import (  # noqa: E402
     save_checkpoint,
     token_log_probs,
 )
-from dpsjax.policy.pictures import image_tokens, netpbm  # noqa: E402
+from dpsjax.policy.pictures import image_tokens  # noqa: E402
 from dpsjax.policy.vision import prompt_positions  # noqa: E402
 
 IMAGE, START, END = 60, 58, 59

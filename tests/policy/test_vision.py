@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from dpsjax.files import netpbm
 from dpsjax.policy import (
     Compute,
     PolicyConfig,
@@ -22,7 +23,7 @@ from dpsjax.policy import (
     save_weights,
     token_log_probs,
 )
-from dpsjax.policy.pictures import image_tokens, netpbm, picture_size, target_size
+from dpsjax.policy.pictures import image_tokens, picture_size, target_size
 from dpsjax.policy.vision import prompt_positions
 from tests.oracles import vision as oracle
 from tests.policy.conftest import make_policy, plain_params

@@ -7,7 +7,7 @@ import jax
 import tokenizers
 from flax import nnx
 
-from dpsjax.policy import Policy, PolicyConfig, save_checkpoint
+from dpsjax.policy import Policy, PolicyConfig, Rope, VisionConfig, save_checkpoint
 
 TEMPLATE = (
     "{% for m in messages %}<|user|>{{ m.content }}<|end|>{% endfor %}"
@@ -15,9 +15,12 @@ TEMPLATE = (
 )
 
 
-def write_folder(folder: Path, *, template: bool = True) -> None:
-    """A Qwen2-like model of one layer with a byte-level tokenizer."""
+def write_folder(folder: Path, *, template: bool = True, sees: bool = False) -> None:
+    """A Qwen2-like model of two layers with a byte-level tokenizer; like Qwen2.5-VL if it sees."""
+    vision = VisionConfig(263, 16, 16, 2, 2, (1,), start_token=261, end_token=262)
     config = PolicyConfig(
+        rope=Rope(sections=(2, 1, 1) if sees else ()),
+        vision=vision if sees else None,
         vocab_size=264,  # more than the tokenizer has, as public models do
         width=32,
         mlp_width=64,
@@ -35,6 +38,10 @@ def write_folder(folder: Path, *, template: bool = True) -> None:
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
     backend.add_special_tokens(specials)
+    if sees:
+        marks = ["<|spare|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
+        backend.add_special_tokens(marks)
+        assert backend.token_to_id(marks[-1]) == 263
     backend.save(str(folder / "tokenizer.json"))
     settings = {"eos_token": "<|end|>", "pad_token": "<|pad|>"}
     if template:
