@@ -50,6 +50,7 @@ SMALL: dict[str, str] = {
     "python benchmarks/resume.py": "--kills 1 --steps 4 --out out",
     "python benchmarks/sharded.py": "--prompts 1024 --batch 16 --rounds 2 --out out",
     "python benchmarks/soak.py": "--steps 40 --seconds 60 --every 5 --out out",
+    "python benchmarks/verifier.py": "--data DIR --count 4 --out out",  # no file: forms alone
     "python benchmarks/tpu_filter.py": "--prompts 1e4 --out out",
     "python benchmarks/tpu_kernel.py": "--prompts 1e4 --out out",
     "python experiments/compare_students.py": (

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+import random
 import shlex
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from dpsjax import cli
 from dpsjax.report.response_file import read_responses
 from dpsjax.tasks import gym
-from dpsjax.tasks.base import Problem
+from dpsjax.tasks.base import LostScores, Problem
 from dpsjax.tasks.gym import GymConfig, score
+from dpsjax.tasks.workers import ScoringWorkers
+from tests.tasks.attacks import attack
 
 pytest.importorskip("reasoning_gym", reason="needs the extra: gym")
 
@@ -150,6 +153,22 @@ def test_every_task_is_verified_and_takes_no_nonsense(name):
     for one in held:
         verdicts = score([one] * len(OTHER + CALLS), OTHER + CALLS)
         assert not any(s.correct for s in verdicts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["countdown", "n_queens", "sudoku", "simple_integration"])
+def test_hostile_responses_solve_nothing(name):
+    source = {"name": name, "knobs": {}, "level": None, "seed": 3}
+    held = gym._problem(gym.draw(source, 1, 1)[0][0], source)
+    workers, rng = ScoringWorkers(score, 2, 10.0, one_by_one=True), random.Random(5)
+    for _ in range(25):
+        try:
+            found = workers([held] * 1000, [attack(rng, bombs=False) for _ in range(1000)])
+        except LostScores as lost:
+            found = lost.scores
+        assert sum(s is None for s in found) <= 10
+        assert not any(s.correct for s in found if s)
+    workers.close()
 
 
 @pytest.mark.slow
