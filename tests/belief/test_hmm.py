@@ -98,7 +98,9 @@ def test_half_precision_counts_move_the_prior_little():
     assert {leaf.dtype for leaf in jax.tree.leaves(half.excess)} == {jnp.dtype(jnp.bfloat16)}
 
 
-@pytest.mark.parametrize("num_states", [2, 3, 5, 7])
+@pytest.mark.parametrize(
+    "num_states", [3, *(pytest.param(number, marks=pytest.mark.slow) for number in (2, 5, 7))]
+)
 def test_blocks_change_no_bit(num_states):
     """On a CPU large pools move in blocks; the last block is short."""
     size = 2 * blocks.BLOCK * blocks.AT_ONCE + 37

@@ -97,6 +97,16 @@ REPRESENTATIVE = {
     *OWN,
 } & set(SELECTORS)
 
+# Fewer for the contracts that hold of any pure function: each row compiles the round anew.
+FEW = REPRESENTATIVE - {
+    "arcus",
+    "cures",
+    "stratify",
+    "all at once",
+    "own: knowledge gradient",
+    "own: in flight",
+}
+
 # Rows whose every contract is marked slow: recipes and chains with other settings, of parts that
 # the rows left have between them. (Seven states alone take half a minute to compile.)
 SLOW = set(CHAINS) - REPRESENTATIVE - {"logit", "average", "freeze", "thompson of a chain"}

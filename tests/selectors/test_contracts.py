@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import dpsjax
 from dpsjax.selectors import ChainState
 from dpsjax.selectors.pool import SHARED, prompt_axes
-from tests.selectors.table import BY_GROUP, REPRESENTATIVE, SELECTORS, SLOW, data
+from tests.selectors.table import BY_GROUP, FEW, REPRESENTATIVE, SELECTORS, SLOW, data
 
 N, B, G, STEPS = 64, 8, 4, 5
 
@@ -20,12 +20,16 @@ every_selector = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SELECTORS],
 )
-every_selector_but_most_slowly = pytest.mark.parametrize(
-    "name",
-    [
-        name if name in REPRESENTATIVE else pytest.param(name, marks=pytest.mark.slow)
-        for name in SELECTORS
-    ],
+
+
+def by_default(names):
+    """Every selector, those alone by default."""
+    rows = [n if n in names else pytest.param(n, marks=pytest.mark.slow) for n in SELECTORS]
+    return pytest.mark.parametrize("name", rows)
+
+
+every_selector_but_most_slowly, every_selector_but_few_slowly = map(
+    by_default, (REPRESENTATIVE, FEW)
 )
 
 
@@ -103,7 +107,7 @@ def same(left, right):
     chex.assert_trees_all_close(left_state, right_state, rtol=1e-6, atol=1e-9)
 
 
-@every_selector_but_most_slowly
+@every_selector_but_few_slowly
 @pytest.mark.parametrize("donate", [False, True])
 def test_eager(name, donate):
     selector = build(name)[0]
@@ -118,7 +122,7 @@ def test_eager(name, donate):
     same(run(step, start(selector)), reference(name))
 
 
-@every_selector_but_most_slowly
+@every_selector_but_few_slowly
 def test_scan(name):
     selector = build(name)[0]
     keys = jnp.stack([jax.random.fold_in(jax.random.key(0), t) for t in range(STEPS)])
@@ -129,7 +133,7 @@ def test_scan(name):
     same(jax.jit(lambda s: jax.lax.scan(body, s, keys))(start(selector)), reference(name))
 
 
-@every_selector_but_most_slowly
+@every_selector_but_few_slowly
 def test_vmap_over_seeds(name):
     selector = build(name)[0]
     step = jax.jit(jax.vmap(lambda key, state: one_round(selector, key, state)))
@@ -175,7 +179,7 @@ def test_shard_map_on_eight_devices(name):
     same(run(step, start(selector)), reference(name))
 
 
-@every_selector_but_most_slowly
+@every_selector_but_few_slowly
 def test_automatic_sharding_selects_the_same(name):
     selector = build(name)[0]
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh(), spec), prompt_specs(selector))
