@@ -59,6 +59,7 @@ def _run(
 
 _MATH = {"prompts": 256, "mini_batch": 128, "decay": 0.7, "every": 5, "response_tokens": 8192}
 _COUNTDOWN = _run(120, 256, 64, 0.5, 10, 1024, task={"problems": 2000, "held_out": 1000, **CD34})
+_GEOMETRY = {"prompts": 512, "mini_batch": 256, "decay": 0.5, "every": 10, "response_tokens": 1024}
 
 PRESETS: Mapping[str, Preset] = {
     "dps-math-1.5b": Preset(
@@ -78,6 +79,18 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "dps-countdown-7b": Preset(
         "countdown", "Qwen2.5-7B", "countdown/cd_verl_7b_dps.sh", _COUNTDOWN
+    ),
+    "dps-geo3k-3b": Preset(
+        "geometry3k",
+        "Qwen2.5-VL-3B-Instruct",
+        "geo3k/geo_verl_3b_dps.sh",
+        _run(120, kl=0.01, **_GEOMETRY),
+    ),
+    "dps-geo3k-7b": Preset(
+        "geometry3k",
+        "Qwen2.5-VL-7B-Instruct",
+        "geo3k/geo_verl_7b_dps.sh",
+        _run(80, kl=0.03, **_GEOMETRY),
     ),
     "cd34": Preset("countdown", "any", "", {"task": {"problems": 2000, "held_out": 1000, **CD34}}),
     "cd4": Preset("countdown", "any", "", {"task": {"problems": 2000, "held_out": 1000, **CD4}}),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dpsjax import checks
 from dpsjax.tasks.answers import boxed
 from dpsjax.tasks.base import Problem, Score, Task, score_each
-from dpsjax.tasks.math import MathConfig, grade
+from dpsjax.tasks.math import MathConfig, grade_any
 
 # As verl's and EasyR1's preparation of the data asks.
 SUFFIX = (
@@ -78,7 +78,7 @@ def score(problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
     import math_verify  # noqa: F401 - a worker that has not got it must fail at its start
 
     def judge(problem: Problem, response: str) -> Score:
-        found = grade(boxed(response), problem.answer["reference"])
+        found = grade_any(boxed(response), problem.answer["references"])
         formed = not found.correct and well_formed(response)
         return found._replace(reward=_FORM_REWARD) if formed else found
 

@@ -143,17 +143,30 @@ def score(problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
     """
     import math_verify  # noqa: F401 - a worker that has not got it must fail at its start
 
-    return score_each(_judge, problems, responses)
+    def judge(problem: Problem, response: str) -> Score:
+        return grade_any(final_answer(response), problem.answer["references"])
+
+    return score_each(judge, problems, responses)
 
 
-def _judge(problem: Problem, response: str) -> Score:
-    """The verdict on a response: by the reference that it equals, else by the last."""
-    answer = final_answer(response)
-    verdict = Score(0.0, False, "no reference")
-    for reference in problem.answer["references"]:
-        verdict = grade(answer, reference)
-        if verdict.correct:
-            return verdict
+def grade_any(answer: str | None, references: Sequence[str]) -> Score:
+    """:func:`grade` by the reference that an answer equals, else by the last.
+
+    Args:
+        answer: as for :func:`grade`.
+        references: of :func:`references`, at least one.
+
+    Raises:
+        TypeError: an argument is no text.
+        ValueError: there is no reference.
+    """
+    checks.require_items(str, "a text", references=references)
+    if not references:
+        raise ValueError("references=[] must hold at least one")
+    verdicts = (grade(answer, reference) for reference in references)
+    verdict = next(verdicts)
+    while not verdict.correct and (other := next(verdicts, None)):
+        verdict = other
     return verdict
 
 

@@ -14,6 +14,8 @@ PUBLISHED = {
     "dps-math-7b": ("math", 130, 256, 128, 0.7, 5, 8192, 0.0),
     "dps-countdown-3b": ("countdown", 120, 256, 64, 0.5, 10, 1024, 0.0),
     "dps-countdown-7b": ("countdown", 120, 256, 64, 0.5, 10, 1024, 0.0),
+    "dps-geo3k-3b": ("geometry3k", 120, 512, 256, 0.5, 10, 1024, 0.01),
+    "dps-geo3k-7b": ("geometry3k", 80, 512, 256, 0.5, 10, 1024, 0.03),
 }
 
 

@@ -75,7 +75,9 @@ def test_the_reward_is_the_published_one(tmp_path):
         _folder(tmp_path, number)
     task = Geometry3kConfig(train=(tmp_path,), held_out=1).build()
     assert task.name == "geometry3k" and task.isolated
-    problem = next(p for p in (*task.train, *task.test) if p.answer["reference"].startswith("5"))
+    problem = next(
+        p for p in (*task.train, *task.test) if p.answer["references"][0].startswith("5")
+    )
     rewards = {
         "<think>so</think> \\boxed{5\\sqrt{3}}": (1.0, True),
         "\\boxed{\\sqrt{75}}": (1.0, True),
@@ -116,8 +118,8 @@ def test_real_problems():
     problems = (*task.train, *task.test)
     assert len(problems) == 10 and len({p.images for p in problems}) == 10
     form = "<think>.</think>\\boxed{%s}"
-    right = [form % p.answer["reference"] for p in problems]
-    wrong = [form % (p.answer["reference"] + "+1") for p in problems]
+    right = [form % p.answer["references"][0] for p in problems]
+    wrong = [form % (p.answer["references"][0] + "+1") for p in problems]
     assert all(s.reward == 1 for s in geometry3k.score(problems, right))
     assert all((s.reward, s.correct) == (0.1, False) for s in geometry3k.score(problems, wrong))
     vision = VisionConfig(1, 32, 32, 1, 2, (0,))
