@@ -43,6 +43,7 @@ commands:
   train MODULE:CLASS  a task of your own
   compare           compare selectors on simulated students or on recorded rollouts
   doctor TRACE      what is wasted in recorded rollouts, anybody's
+  eval DIR|MODEL    pass@1, pass@k and maj@k of a run's policy or a model's
   log DIR           send a run's metrics to TensorBoard, Weights & Biases or MLflow
   view DIR          one page of a run to look at: curves, prompts, responses
   plan              will a run fit on a TPU slice, and how long will a step take
@@ -343,6 +344,22 @@ def doctor(words: Sequence[str]) -> int:
     return _tool("doctor", command.DoctorArguments, command.run, words)
 
 
+def evaluate(words: Sequence[str]) -> int:
+    """``dpsjax eval``: the words after it; the exit code."""
+    from dpsjax.run import eval_command  # the policy is not needed to show help
+
+    try:
+        arguments, subject = eval_command.parse(words, _option)
+        require_backend()
+        use_compilation_cache()
+        eval_command.run(arguments, subject, Console())
+    except (ValueError, OSError, ImportError) as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
 def log(words: Sequence[str]) -> int:
     """``dpsjax log``: the words after it; the exit code."""
     from dpsjax.report import log_command
@@ -395,7 +412,14 @@ def _planned(fits: Callable[[Console], bool]) -> int:
     return code
 
 
-_COMMANDS = {"compare": compare, "doctor": doctor, "log": log, "plan": plan, "view": view}
+_COMMANDS = {
+    "compare": compare,
+    "doctor": doctor,
+    "eval": evaluate,
+    "log": log,
+    "plan": plan,
+    "view": view,
+}
 
 
 def _option(words: Sequence[str], name: str, otherwise: str) -> str:

@@ -1,4 +1,4 @@
-"""``pool.jsonl`` of a folder of results: the problems in words, a JSON object a line.
+"""``pool.jsonl`` and ``held-out.jsonl`` of a folder of results: problems in words, one a line.
 
 So a page about a run can be made where its data are not, and after they have changed.
 """
@@ -13,24 +13,25 @@ from typing import Any
 from dpsjax.files import write_atomically
 from dpsjax.tasks.base import Problem
 
-POOL, IMAGES = "pool.jsonl", "images"
+POOL, HELD_OUT, IMAGES = "pool.jsonl", "held-out.jsonl", "images"
 
 
-def write_pool(folder: Path, problems: Sequence[Problem]) -> Path:
+def write_pool(folder: Path, problems: Sequence[Problem], name: str = POOL) -> Path:
     """Write the problems of a pool, and their images where they have some.
 
     Args:
         folder: DIR.
         problems: the pool; a prompt is a position in it. The ``images`` of a problem are paths, or
             the bytes of image files, which go to ``DIR/images`` under names of their contents.
+        name: of the file.
 
     Returns:
-        ``DIR/pool.jsonl``, there complete or not at all.
+        the file, there complete or not at all.
 
     Raises:
         OSError: it cannot be written.
     """
-    path = folder / POOL
+    path = folder / name
 
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8") as stream:
@@ -69,13 +70,13 @@ def _place(folder: Path, image: Any) -> str:
     return f"{IMAGES}/{name}"
 
 
-def read_pool(folder: Path) -> list[dict[str, Any]]:
-    """The lines of ``DIR/pool.jsonl``; none where there is no such file.
+def read_pool(folder: Path, name: str = POOL) -> list[dict[str, Any]]:
+    """The lines of ``DIR/pool.jsonl`` or of another such file; none where it is not there.
 
     Raises:
         ValueError: a line is not a JSON object; it names the line.
     """
-    path = folder / POOL
+    path = folder / name
     return read_lines(path) if path.exists() else []
 
 

@@ -77,6 +77,7 @@ def results(folder: Path) -> list[Path]:
         REPORT,
         RESPONSES,
         pool_file.POOL,
+        pool_file.HELD_OUT,
         pool_file.IMAGES,
     )
     return [folder / name for name in (*names, *TABLES) if (folder / name).exists()]
@@ -235,12 +236,14 @@ def begin_responses(run: Run, after: int) -> None:
 
 
 def write_pool(run: Run) -> None:
-    """Write ``pool.jsonl``, the prompts in words; the first process calls this.
+    """Write the prompts and the held-out problems in words; the first process calls this.
 
     Args:
         run: of :func:`dpsjax.run.setup.prepare`.
     """
-    pool_file.write_pool(run.config.folder(), run.task.train)
+    folder = run.config.folder()
+    pool_file.write_pool(folder, run.task.train)
+    pool_file.write_pool(folder, run.held_out, pool_file.HELD_OUT)
 
 
 def write_pictures(

@@ -12,7 +12,7 @@ import numpy as np
 from dpsjax.files import read_json
 from dpsjax.loop.metrics import Record, partial_predictions
 from dpsjax.report import plots
-from dpsjax.report.pool_file import read_lines, read_pool
+from dpsjax.report.pool_file import HELD_OUT, read_lines, read_pool
 from dpsjax.report.response_file import read_responses
 
 # Written by runs and evaluations; all may be absent but one of the two that hold numbers.
@@ -61,7 +61,7 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, Any]:
             "dpsjax train, or of dpsjax eval"
         )
     records = read_lines(metrics) if metrics.exists() else []
-    pool, responses = read_pool(folder), _responses(folder)
+    pool, held, responses = read_pool(folder), read_pool(folder, HELD_OUT), _responses(folder)
     shown = responses[max(len(responses) - limits.responses, 0) :]
     settings = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     size = max([len(pool), *(1 + max(r["groups"]["prompt"], default=-1) for r in records)])
@@ -84,9 +84,10 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, Any]:
         "visits": _visits(records),
         "belief": _belief(folder),
         "pool": _pool(pool, limits.characters),
-        "responses": [_without_question(row, pool) for row in shown],
+        "held": _pool(held, limits.characters),
+        "responses": [_without_question(row, pool, held) for row in shown],
         "left_out": len(responses) - len(shown),
-        **_images(folder, pool, shown, limits.image_bytes),
+        **_images(folder, {"": pool, "h": held}, shown, limits.image_bytes),
     }
 
 
@@ -95,9 +96,11 @@ def _responses(folder: Path) -> list[dict[str, Any]]:
     return read_responses(path) if path.exists() else []
 
 
-def _without_question(row: Mapping[str, Any], pool: Sequence[Any]) -> Mapping[str, Any]:
-    """A response without what the pool says already, and without what is not known of it."""
-    known = row.get("split") == "train" and row["prompt"] < len(pool)
+def _without_question(
+    row: Mapping[str, Any], pool: Sequence[Any], held: Sequence[Any]
+) -> Mapping[str, Any]:
+    """A response without what the problems say already, and without what is not known of it."""
+    known = row["prompt"] < len(pool if row.get("split") == "train" else held)
     return {k: v for k, v in row.items() if v is not None and not (known and k == "question")}
 
 
@@ -220,28 +223,29 @@ def _pool(pool: Sequence[Mapping[str, Any]], characters: int) -> dict[str, list]
 
 def _images(
     folder: Path,
-    pool: Sequence[Mapping[str, Any]],
+    pools: Mapping[str, Sequence[Mapping[str, Any]]],
     responses: Sequence[Mapping[str, Any]],
     most: int,
 ) -> dict[str, Any]:
-    """Images as data URIs, each once, those of prompts with responses first; of the pool by prompt.
+    """Images as data URIs, each once, those of problems with responses first.
 
-    A response may name ``images`` of its own: those of a held-out problem.
+    Problems are named as on the page: ``"7"`` of the pool, ``"h7"`` held out.
     """
-    wanted = {
-        (row.get("split"), row["prompt"]): row["images"] for row in responses if row.get("images")
+    answered = {f"{'' if r.get('split') == 'train' else 'h'}{r['prompt']}" for r in responses}
+    places = {
+        f"{mark}{number}": row["images"]
+        for mark, pool in pools.items()
+        for number, row in enumerate(pool)
+        if row.get("images")
     }
-    answered = {row["prompt"] for row in responses if row.get("split") == "train"}
-    rows = [(n, row["images"]) for n, row in enumerate(pool) if row.get("images")]
-    of_pool = sorted(rows, key=lambda row: (row[0] not in answered, row[0]))
     uris: dict[str, str | None] = {}
     room = most
-    for places in (*wanted.values(), *(places for _, places in of_pool)):
-        for place in places:
+    for key in sorted(places, key=lambda key: key not in answered):
+        for place in places[key]:
             if place not in uris:
                 uris[place] = _uri(folder, place, room)
                 room -= len(uris[place] or "")
-    return {"images": uris, "images_of": {str(number): places for number, places in of_pool}}
+    return {"images": uris, "images_of": places}
 
 
 def _uri(folder: Path, place: str, room: int) -> str | None:

@@ -79,7 +79,7 @@ function evaluations() {
   if (!shown.length) return [];
   const own = RUNS.filter((r) => r.evaluation), color = (r) => OF_RUN[RUNS.indexOf(r) % OF_RUN.length];
   const line = (r, kind) => { const all = Object.entries(r.evaluation.all.measures).filter(([n]) => n.startsWith(kind)); return { name: `${own.length > 1 ? `${r.label}, ` : ""}${kind}k`, color: color(r), dash: kind === "maj@" || null,
-    x: all.map(([n]) => +n.slice(5)), y: all.map(([, m]) => m.value), low: all.map(([, m]) => m.low), high: all.map(([, m]) => m.high), dots: true }; };
+    x: all.map(([n]) => +n.split("@")[1]), y: all.map(([, m]) => m.value), low: all.map(([, m]) => m.low), high: all.map(([, m]) => m.high), dots: true }; };
   const counts = (r) => { const bins = Array(11).fill(0); for (const row of rowsOf(r).held) if (row.rate !== null) bins[Math.round(10 * row.rate)]++; return bins; };
   return [el("h2", {}, "Evaluations"), ...shown.map(([found, title]) => evaluationTable(found, title)), own.length ? el("div", { class: "charts", style: { "margin-top": "16px" } },
     chart({ title: "Solved within k responses; dashed: by their majority", x: "k", y: [0, 1], series: own.flatMap((r) => ["pass@", "maj@"].map((k) => line(r, k)).filter((s) => s.x.length)) }),

@@ -12,12 +12,14 @@ function rowsOf(run) {
     else of.push({ step: v.step[i], passes: v.passes[i], trials: v.trials[i], predicted: v.predicted.map((p) => p[i] / 1000) });
     row.right += v.passes[i]; row.trials += v.trials[i];
   }
-  const held = new Map();
+  const held = new Map(), blank = (n) => ({ key: `h${n}`, place: n, prompt: n, id: run.held.id[n] || "", source: run.held.source[n] || "", text: run.held.text[n] || "",
+    visits: [], right: 0, trials: 0, responses: [], belief: null, held: true });
+  if (!run.series.step.length) run.held.id.forEach((_, n) => held.set(n, blank(n))); // an evaluation asks them all
   for (const r of run.responses) {
-    if (r.split === "train" && rows[r.prompt]) { const row = rows[r.prompt]; row.responses.push(r); row.source ||= r.source; row.text ||= r.question; continue; }
-    if (!held.has(r.prompt)) held.set(r.prompt, { key: `h${r.prompt}`, place: r.prompt, prompt: r.prompt, id: r.id || "", source: r.source, text: r.question,
-      visits: [], right: 0, trials: 0, responses: [], belief: null, held: true });
+    if (r.split === "train" && rows[r.prompt]) { const row = rows[r.prompt]; row.responses.push(r); row.source ||= r.source; row.text ||= r.question || ""; continue; }
+    if (!held.has(r.prompt)) held.set(r.prompt, blank(r.prompt));
     const row = held.get(r.prompt);
+    row.source ||= r.source; row.text ||= r.question || "";
     row.responses.push(r);
     if (r.split.endsWith("greedy")) continue;
     let last = row.visits[row.visits.length - 1];
@@ -51,6 +53,7 @@ const COLUMNS = [
   { name: "kept", label: "kept", width: 64, value: (r) => r.responses.length, help: "responses that can be read" },
   { name: "text", label: "prompt", least: 180, text: true, value: (r) => r.text },
 ];
+const OF_EVALUATION = ["prompt", "source", "rate", "kept", "text"];
 const FILTERS = {
   "all prompts": () => true, "with responses": (r) => r.responses.length > 0, "never visited": (r) => !r.visits.length,
   "last all wrong": (r) => r.state === STATES[0], "last mixed": (r) => r.state === STATES[1], "last all right": (r) => r.state === STATES[2],
@@ -59,7 +62,8 @@ const FILTERS = {
 function promptPanel(runs, at) {
   const tables = runs.map(rowsOf), detail = el("div", { class: "detail", "aria-live": "polite" });
   let run = 0, held = false, rows = [];
-  const table = grid(COLUMNS, (row) => { detail.replaceChildren(...detailOf(row, runs[run])); detail.scrollTop = 0; remember(); });
+  const columns = runs.some((r) => r.series.step.length) ? COLUMNS : COLUMNS.filter((c) => OF_EVALUATION.includes(c.name));
+  const table = grid(columns, (row) => { detail.replaceChildren(...detailOf(row, runs[run])); detail.scrollTop = 0; remember(); });
   const pick = (options, label) => el("select", { "aria-label": label, onchange: () => list(true) }, options.map((o) => el("option", { value: o }, o)));
   const search = el("input", { type: "search", placeholder: "search text, id, source", "aria-label": "search", oninput: () => list(false) });
   const filter = pick(Object.keys(FILTERS), "filter"), source = pick(["every source"], "source"), count = el("span", { class: "dim", "data-count": true });
@@ -111,7 +115,7 @@ function promptPanel(runs, at) {
   return [el("div", { class: "bar" }, which, pools, search, filter, source, count), el("div", { class: "split" }, table.element, detail)];
 }
 function detailOf(row, run) {
-  const found = run.images_of[String(row.prompt)], places = row.held ? (row.responses[0] || {}).images : found;
+  const places = run.images_of[row.key];
   const facts = [row.id && row.id !== String(row.prompt) ? row.id : null, row.source, row.held ? null : row.visits.length ? `${row.right} of ${row.trials} right over ${row.visits.length} visits` : "never visited",
     row.held && row.trials ? `${row.right} of ${row.trials} kept responses right` : null, row.stuck ? "stuck" : null, row.regressed ? "regressed" : null].filter(Boolean);
   const made = [el("h3", { style: { "margin-top": 0 } }, `${row.held ? (run.evaluation ? "Problem" : "Held-out problem") : "Prompt"} ${row.prompt}`), el("p", { class: "dim", style: { margin: "0 0 8px" } }, facts.join(" · "))];
