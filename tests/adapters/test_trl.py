@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow  # an environment of its own, half a minute a run
     ("options", "asks"),
     [
         ((), 6),
-        (("gradient_accumulation_steps=2",), 6),
+        (("gradient_accumulation_steps=2", "steps_per_generation=2"), 6),
         # Each batch serves two steps: it is killed in the middle of a cycle.
         (("num_iterations=2",), 3),
     ],
@@ -29,7 +29,7 @@ def test_killed_and_resumed_is_the_whole_run(options, asks, tmp_path):
         assert again[name] == whole[name], name
     assert "curriculum/effective_ratio" in whole["logged"]
     # Evaluation does not tell, and a reward of None is no verdict.
-    batch = 8 // 4 * (2 if "accumulation" in str(options) else 1)
+    batch = 8 // 4 * (2 if "steps_per_generation=2" in options else 1)
     assert whole["metrics"]["total_rollouts"] == asks * 4 * batch
     assert whole["rollouts"][3] == 0
 
