@@ -91,6 +91,8 @@ class TrainArguments:
     """Do not train: tell whether this run fits on that TPU slice, and how long its steps take. No
     TPU is needed; pip install 'dpsjax[plan]' brings the TPU compiler."""
     planning: Annotated[PlanOptions, tyro.conf.arg(name="plan")] = PLAN_OPTIONS
+    log: tyro.conf.UseAppendAction[tuple[Literal["tensorboard", "wandb", "mlflow"], ...]] = ()
+    """Send each step to this tracker as it is done, and the plots in the end; see dpsjax log."""
     restart: bool = False
     """Begin anew: what is in the folder of the results is moved to DIR/earlier-N, not continued."""
 
@@ -196,6 +198,7 @@ def _start_and_finish(
     parsed: TrainArguments, words: Sequence[str], console: Console, say: Callable[[str], None]
 ) -> int:
     from dpsjax.plan.layout import auto_layout
+    from dpsjax.report.trackers import Live
     from dpsjax.run import run as runs
     from dpsjax.run.agreement import DisagreementError
     from dpsjax.run.faults import NonFiniteError
@@ -207,6 +210,7 @@ def _start_and_finish(
         say(resolved(parsed.preset, to_dict(parsed.config)))
     command = shlex.join(["dpsjax", "train", name_of(parsed.config.task), *words])
     try:
+        trackers = [Live(name) for name in dict.fromkeys(parsed.log)]
         config = parsed.config
         if parsed.layout == "auto":
             config, sentence = auto_layout(config, parsed.restart)
@@ -230,7 +234,7 @@ def _start_and_finish(
         say(f"{folder} is finished: {started.position.step} steps are done; --steps for more")
         return 0
     try:
-        summary = runs.finish(started, console)
+        summary = runs.finish(started, console, trackers)
     except OSError as error:  # a full disk
         return _cannot_write(error, folder)
     except (NonFiniteError, DisagreementError, ValueError) as error:

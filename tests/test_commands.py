@@ -26,6 +26,7 @@ FIELD = "--steps 3 --pool 24 --batch 4 --rollouts 4 --seeds 2"
 SMALL: dict[str, str] = {
     "dpsjax train": "",  # the name alone
     "dpsjax train countdown": " ".join(TINY[2:]),
+    "dpsjax train countdown --log": " ".join(TINY[2:]),
     "dpsjax train countdown --model": "--plan v5e:2x4 --plan.estimate",
     "dpsjax train operators": (
         "--init random --steps 2 --prompts 4 --model.width 32 --model.mlp-width 64 "
@@ -78,6 +79,7 @@ SMALL: dict[str, str] = {
 # What they need that is no part of the development environment.
 NEEDS = {
     "dpsjax log": "tensorboardX",
+    "dpsjax train countdown --log": "tensorboardX",
     "python benchmarks/tpu_filter.py": "libtpu",
     "python benchmarks/tpu_kernel.py": "libtpu",
 }

@@ -9,11 +9,14 @@ and nothing is sent a second time.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from matplotlib.image import imread
+
 from dpsjax.files import read_json, write_json
+from dpsjax.report.callbacks import Callback
 
 STATE = "tracker.json"
 _METRICS, _CONFIG, _SUMMARY = "metrics.jsonl", "config.json", "summary.json"
@@ -55,7 +58,7 @@ class TensorBoard:
     run_id = ""
 
     def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any], after: int) -> None:
-        writer = _client("tensorboardX", "tensorboard").SummaryWriter
+        writer = _client(*CLIENTS["tensorboard"]).SummaryWriter
         self.writer = writer(
             str(folder / "tensorboard"),
             purge_step=after + 1 if after else None,
@@ -74,6 +77,8 @@ class TensorBoard:
         for path in files:
             if path.suffix == ".md":
                 self.writer.add_text(path.name, path.read_text(encoding="utf-8"), 0)
+            else:
+                self.writer.add_image(path.name, imread(path), 0, dataformats="HWC")
 
     def close(self) -> None:
         """As every tracker."""
@@ -84,7 +89,7 @@ class WandB:
     """A run of Weights & Biases, with ``WANDB_MODE=offline`` in ``DIR/wandb``; extra ``wandb``."""
 
     def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any], after: int) -> None:
-        wandb = _client("wandb", "wandb")
+        wandb = _client(*CLIENTS["wandb"])
         options = {"id": run_id, "resume": "allow"} if run_id else {}
         name = folder.resolve().name
         self.run = wandb.init(
@@ -110,7 +115,7 @@ class MLflow:
     """A run of MLflow, at ``MLFLOW_TRACKING_URI`` or in ``DIR/mlruns``; extra ``mlflow``."""
 
     def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any], after: int) -> None:
-        self.mlflow = mlflow = _client("mlflow", "mlflow")
+        self.mlflow = mlflow = _client(*CLIENTS["mlflow"])
         if not mlflow.environment_variables.MLFLOW_TRACKING_URI.get():
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder must be allowed
             mlflow.set_tracking_uri((folder / "mlruns").resolve().as_uri())
@@ -134,11 +139,113 @@ class MLflow:
         self.mlflow.end_run()
 
 
+CLIENTS = {  # the module of each, and the extra that brings it
+    "tensorboard": ("tensorboardX", "tensorboard"),
+    "wandb": ("wandb", "wandb"),
+    "mlflow": ("mlflow", "mlflow"),
+}
 TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any], int], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": WandB,
     "mlflow": MLflow,
 }
+
+
+class Sender:
+    """Sends what a run's record holds and was not sent yet.
+
+    Args:
+        folder: of a run.
+        to: a name of :data:`TRACKERS`.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+        ImportError: the tracker's client is not installed.
+    """
+
+    def __init__(self, folder: Path, to: str) -> None:
+        if not (folder / _METRICS).exists() or not (folder / _CONFIG).exists():
+            raise FileNotFoundError(f"{folder} holds no {_METRICS} and {_CONFIG} of a run")
+        self.folder, self.to, self.sent, self._place = folder, to, 0, 0
+        known = self._known().get(to, {})
+        self.last = int(known.get("step", 0))
+        config = read_json(folder / _CONFIG).get("config", {})
+        self.tracker = TRACKERS[to](folder, known.get("id", ""), config, self.last)
+
+    def catch_up(self) -> bool:
+        """Send the whole lines that are new; whether there were any.
+
+        Raises:
+            ValueError: a line is damaged.
+        """
+        path = self.folder / _METRICS
+        if path.stat().st_size < self._place:  # cut back to a checkpoint: read it again
+            self._place = 0
+        with path.open("rb") as stream:
+            stream.seek(self._place)
+            new = stream.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._place += len(whole)
+        for line in whole.splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}: a line is no JSON: {error}") from error
+            if record["step"] > self.last:
+                self.last, self.sent = record["step"], self.sent + 1
+                self.tracker.log(self.last, scalars(record))
+        return bool(whole)
+
+    def attach(self) -> None:
+        """Attach what an ended run left: its page and plots."""
+        left = [self.folder / "report.md", *sorted((self.folder / "plots").glob("*.png"))]
+        self.tracker.attach([path for path in left if path.exists()])
+
+    def close(self) -> None:
+        """Have everything written, and remember how far it got."""
+        try:
+            self.tracker.close()
+        finally:
+            now = {self.to: {"id": self.tracker.run_id, "step": self.last}}
+            write_json(self.folder / STATE, self._known() | now)
+
+    def _known(self) -> dict[str, Any]:
+        return read_json(self.folder / STATE) if (self.folder / STATE).exists() else {}
+
+
+class Live(Callback):
+    """A tracker that is sent each step of a run as it is done, and its pictures in the end.
+
+    Args:
+        to: a name of :data:`TRACKERS`.
+
+    Raises:
+        ImportError: the tracker's client is not installed.
+    """
+
+    def __init__(self, to: str) -> None:
+        self.to, self.sender = to, None
+        module, extra = CLIENTS[to]
+        _client(module, extra)
+
+    def on_start(self, folder: Path, step: int) -> None:
+        """Open the tracker's run, a new one or that of the folder."""
+        self.sender = Sender(folder, self.to)
+
+    def on_step(self, record: Mapping[str, Any]) -> None:
+        """Send the step."""
+        if self.sender is not None:
+            self.sender.catch_up()
+
+    def on_end(self, summary: Mapping[str, Any]) -> None:
+        """Attach the page and the plots."""
+        if self.sender is not None:
+            self.sender.attach()
+
+    def close(self) -> None:
+        """Have everything written."""
+        if self.sender is not None:
+            self.sender.close()
 
 
 def send(
@@ -161,47 +268,18 @@ def send(
         ImportError: the tracker's client is not installed.
         ValueError: a line of the record is damaged.
     """
-    if not (folder / _METRICS).exists() or not (folder / _CONFIG).exists():
-        raise FileNotFoundError(f"{folder} holds no {_METRICS} and {_CONFIG} of a run")
-    state = read_json(folder / STATE) if (folder / STATE).exists() else {}
-    run_id, last = state.get(to, {}).get("id", ""), int(state.get(to, {}).get("step", 0))
-    tracker = TRACKERS[to](folder, run_id, read_json(folder / _CONFIG).get("config", {}), last)
-    sent = 0
+    sender, seen = Sender(folder, to), time.monotonic()
     try:
-        for record in _records(folder, follow, pause, wait):
-            if record["step"] > last:
-                last, sent = record["step"], sent + 1
-                tracker.log(last, scalars(record))
-        if (folder / _SUMMARY).exists():
-            left = [folder / "report.md", *sorted((folder / "plots").glob("*.png"))]
-            tracker.attach([path for path in left if path.exists()])
+        while True:
+            ended = (folder / _SUMMARY).exists()  # before the lines are read: all are there then
+            seen = time.monotonic() if sender.catch_up() else seen
+            if ended:
+                sender.attach()
+            if not follow or ended or time.monotonic() - seen > wait:
+                return sender.sent
+            time.sleep(pause)
     finally:
-        tracker.close()
-        write_json(folder / STATE, state | {to: {"id": tracker.run_id, "step": last}})
-    return sent
-
-
-def _records(folder: Path, follow: bool, pause: float, wait: float) -> Iterator[dict[str, Any]]:
-    """Whole lines as they come; a file that was cut shorter is read again from its beginning."""
-    path, place, seen = folder / _METRICS, 0, time.monotonic()
-    while True:
-        ended = (folder / _SUMMARY).exists()  # before the lines are read: all are there then
-        if path.stat().st_size < place:
-            place = 0
-        with path.open("rb") as stream:
-            stream.seek(place)
-            new = stream.read()
-        whole = new[: new.rfind(b"\n") + 1]
-        place += len(whole)
-        seen = time.monotonic() if whole else seen
-        for line in whole.splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: a line is no JSON: {error}") from error
-        if not follow or ended or time.monotonic() - seen > wait:
-            return
-        time.sleep(pause)
+        sender.close()
 
 
 def _client(module: str, extra: str) -> Any:

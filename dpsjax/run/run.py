@@ -18,6 +18,7 @@ from dpsjax.loop.metrics import Record
 from dpsjax.loop.state import TrainState
 from dpsjax.loop.step import Step
 from dpsjax.policy import save_checkpoint, save_weights
+from dpsjax.report.callbacks import Callback, Everyone
 from dpsjax.report.progress import progress
 from dpsjax.report.response_file import append_responses
 from dpsjax.report.trace_file import append_step
@@ -127,12 +128,15 @@ def _open(run: Run, command: str, position: Position) -> bool:
     return False
 
 
-def finish(started: Started, console: Console) -> dict[str, Any] | None:
+def finish(
+    started: Started, console: Console, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any] | None:
     """Train to the end, write everything and give the folder back.
 
     Args:
         started: of :func:`start`; its state is donated.
         console: where progress is shown.
+        callbacks: told of it, in the first process.
 
     Returns:
         the summary; None if a signal ended the run early. The state is saved in both cases.
@@ -142,17 +146,36 @@ def finish(started: Started, console: Console) -> dict[str, Any] | None:
         OSError: nothing can be written any more.
     """
     try:
-        return _finish(started, console)
+        return _finish(started, console, Everyone(callbacks if processes.is_first() else ()))
     finally:
         started.close()
 
 
-def _finish(started: Started, console: Console) -> dict[str, Any] | None:
-    run, folder, first = started.run, started.run.config.folder(), processes.is_first()
-    if first:
+def _finish(started: Started, console: Console, told: Everyone) -> dict[str, Any] | None:
+    run, folder = started.run, started.run.config.folder()
+    if processes.is_first():
+        (folder / outputs.METRICS).touch()
         outputs.begin_trace(run)
         outputs.begin_responses(run, started.position.step)
         outputs.write_pool(run)
+    with told.begun(folder, started.position.step):
+        state, position = _train(started, console, told)
+        if position.step < run.config.steps:
+            return None
+        _export(run, state)
+        proof, belief = outputs.digests(run, state), outputs.beliefs(run, state)
+
+        def sum_up() -> dict[str, Any]:
+            summary = _sum_up(run, proof, belief, position.elapsed)
+            told.on_end(summary)
+            return summary
+
+        return processes.from_first(sum_up)
+
+
+def _train(started: Started, console: Console, told: Everyone) -> tuple[TrainState, Position]:
+    """The state and position after the last step, or where a signal ended the run."""
+    run, folder, first = started.run, started.run.config.folder(), processes.is_first()
 
     def append_to(name: str) -> TextIOBase:
         return (folder / name if first else Path(os.devnull)).open("a", encoding="utf-8")
@@ -167,17 +190,13 @@ def _finish(started: Started, console: Console) -> dict[str, Any] | None:
         notify = _notifier(console)
         saver = Saver(folder / outputs.CHECKPOINTS, run.config.checkpoint, notify)
         try:
-            journal = _Journal(run, folder, _Streams(stream, trace, responses), saver, notify)
-            state, position = journal.follow(started, report, asked_to_end)
+            streams = _Streams(stream, trace, responses)
+            journal = _Journal(run, folder, streams, saver, notify, told)
+            return journal.follow(started, report, asked_to_end)
         except Terminated:
-            return None
+            return started.state, started.position
         finally:
             saver.close()
-        if position.step < run.config.steps:
-            return None
-    _export(run, state)
-    proof, belief = outputs.digests(run, state), outputs.beliefs(run, state)
-    return processes.from_first(lambda: _sum_up(run, proof, belief, position.elapsed))
 
 
 def _export(run: Run, state: TrainState) -> None:
@@ -217,9 +236,10 @@ class _Journal:
         streams: _Streams,
         saver: Saver,
         notify: Callable[[str], None],
+        told: Everyone,
     ) -> None:
         self.run, self.folder, self.saver = run, folder, saver
-        self.streams = streams
+        self.streams, self.told = streams, told
         self.notices = faults.Notices(notify)
         self.identity, self.versions = identity(run), outputs.versions()
 
@@ -242,6 +262,7 @@ class _Journal:
             append_step(self.streams.trace, record)
             append_responses(self.streams.responses, step.responses)
             report(record)
+            self.told.on_step(record)
             self._look(state, record, step)
             size = os.fstat(self.streams.metrics.fileno()).st_size
             seconds = time.perf_counter() - begun
@@ -263,6 +284,7 @@ class _Journal:
                 os.fsync(stream.fileno())
         meta = meta_of(self.run, self.identity, position, held_out)
         self.saver.save(state, meta | {"versions": self.versions})
+        self.told.on_checkpoint(position.step)
 
     def _look(self, state: TrainState, record: Record, step: Step) -> None:
         """Explain faults; write down what a skipped step was made of."""

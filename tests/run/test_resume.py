@@ -12,6 +12,8 @@ from rich.console import Console
 
 from dpsjax.loop.metrics import read_records
 from dpsjax.loop.state import digest
+from dpsjax.report import trackers
+from dpsjax.report.callbacks import Callback
 from dpsjax.run import checkpoint, outputs, resume, seal
 from dpsjax.run.checkpoint import Saver, kept, last_good, read_state
 from dpsjax.run.config import CheckpointConfig, EvaluationConfig, MeshConfig
@@ -125,6 +127,81 @@ def test_sigterm_saves_and_ends(compiled, uninterrupted, tmp_path):
     assert finish(started._replace(run=run), Console()) is None
     assert signal.getsignal(signal.SIGTERM) is before
     assert begin(compiled, tmp_path).position.step == 3  # not a multiple of `every`
+    same_run(complete(compiled, tmp_path), tmp_path, uninterrupted)
+
+
+class Heard(Callback):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.calls = []
+
+    def on_start(self, folder, step):
+        self.calls.append(("start", step))
+
+    def on_step(self, record):
+        self.calls.append(("step", record["step"]))
+
+    def on_checkpoint(self, step):
+        self.calls.append(("saved", step))
+
+    def on_end(self, summary):
+        self.calls.append(("end", summary["steps"]))
+
+    def close(self):
+        self.calls.append(("close", 0))
+
+
+def test_callbacks_hear_of_all_and_a_tracker_gets_each_step_once(
+    compiled, uninterrupted, tmp_path, monkeypatch
+):
+    got = []
+
+    class Memory:
+        def __init__(self, folder, run_id, config, after):
+            self.run_id = run_id or "first"
+            got.append(("open", run_id, after))
+
+        def log(self, step, values):
+            got.append((step, values["reward"]))
+
+        def attach(self, files):
+            got.append({path.name for path in files})
+
+        def close(self):
+            got.append("closed")
+
+    monkeypatch.setitem(trackers.TRACKERS, "tensorboard", Memory)
+    monkeypatch.setitem(trackers.CLIENTS, "tensorboard", ("json", "tensorboard"))
+    (tmp_path / outputs.CONFIG).write_text("{}", encoding="utf-8")
+    heard = Heard()
+    with pytest.raises(tiny.Killed):
+        dying = killed_in(begin(compiled, tmp_path), "generate", 4)
+        finish(dying, Console(), [heard, trackers.Live("tensorboard")])
+    steps = [("step", 1), ("step", 2), ("saved", 2), ("step", 3)]
+    assert heard.calls == [("start", 0), *steps, ("close", 0)]
+    heard.calls.clear()
+    summary = finish(begin(compiled, tmp_path), Console(), [heard, trackers.Live("tensorboard")])
+    same_run(summary, tmp_path, uninterrupted)
+    after = [("step", 3), ("step", 4), ("saved", 4), ("step", 5), ("saved", 5)]
+    assert heard.calls == [("start", 2), *after, ("end", 5), ("close", 0)]
+    rewards = [(line["step"], line["reward"]) for line in lines(tmp_path)]
+    logged = [call for call in got if isinstance(call, tuple)]
+    assert [call for call in logged if call[0] != "open"] == rewards
+    assert [call for call in logged if call[0] == "open"] == [("open", "", 0), ("open", "first", 3)]
+    assert "report.md" in got[-2] and len(got[-2]) > 2 and got[-1] == "closed"
+
+
+def test_an_error_in_a_callback_ends_a_run_that_can_go_on(compiled, uninterrupted, tmp_path):
+    class Failing(Heard):
+        def on_step(self, record):
+            if record["step"] == 3:
+                raise tiny.Killed
+
+    failing, other = Failing(), Heard()
+    with pytest.raises(tiny.Killed):
+        finish(begin(compiled, tmp_path), Console(), [failing, other])
+    assert failing.calls[-1] == other.calls[-1] == ("close", 0)
     same_run(complete(compiled, tmp_path), tmp_path, uninterrupted)
 
 
