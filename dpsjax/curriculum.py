@@ -7,6 +7,7 @@ learned at the next `ask`, group by group, so that it does not matter in how man
 
 import threading
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class Curriculum:
         checks.require_real(solved=solved)
         checks.require_counts(least=0, seed=seed)
         checks.require_type(str, "of dpsjax.fingerprint", fingerprint=fingerprint)
+        checks.require_type(Mapping, "arrays by name", **checks.given(data=data))
         if batch_size > num_prompts:
             raise ValueError(f"batch_size={batch_size} must be at most num_prompts={num_prompts}")
         self.selector, self.num_prompts, self.batch_size = selector, num_prompts, batch_size
@@ -304,6 +306,7 @@ class Curriculum:
         Raises:
             OSError: it cannot be written.
         """
+        checks.require_type((str, PathLike), "a path", path=path)
         with self._lock:
             header = {
                 "settings": self._settings,
@@ -328,6 +331,7 @@ class Curriculum:
             ValueError: it is damaged, or of another pool, batch, selector, seed or data set; the
                 message lists what differs. Nothing has changed then.
         """
+        checks.require_type((str, PathLike), "a path", path=path)
         header, arrays = store.load(Path(path))
         if differ := store.differences(header["settings"], self._settings):
             raise ValueError(f"{path} does not fit this curriculum:\n  " + "\n  ".join(differ))
