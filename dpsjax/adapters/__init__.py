@@ -3,7 +3,11 @@
 Each replaces methods of one version of its trainer, and refuses other versions.
 """
 
+import tempfile
 from importlib import metadata
+from pathlib import Path
+
+from dpsjax.curriculum import Curriculum
 
 
 def require_version(package: str, wanted: str) -> None:
@@ -23,3 +27,26 @@ def require_version(package: str, wanted: str) -> None:
     if not found.startswith(wanted):
         fix = f"pip install '{package}=={wanted}*'"
         raise ImportError(f"this adapter was made for {package} {wanted}*, found {found}: {fix}")
+
+
+def packed(curriculum: Curriculum) -> bytes:
+    """A curriculum's file, for trainers that keep states and not files.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        curriculum.save(Path(folder) / "curriculum")
+        return (Path(folder) / "curriculum").read_bytes()
+
+
+def unpack(curriculum: Curriculum, saved: bytes) -> None:
+    """Go on from :func:`packed`.
+
+    Raises:
+        ValueError: it is damaged or of something else, as :meth:`dpsjax.Curriculum.load` says.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "curriculum"
+        path.write_bytes(saved)
+        curriculum.load(path)
