@@ -1,0 +1,34 @@
+"""The documentation as a site: it builds without a warning, and holds every page and every API."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.pages import ROOT
+
+
+def test_every_page_is_in_the_navigation():
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    docs = ROOT / "docs"
+    assert sorted(listed) == sorted(p.relative_to(docs).as_posix() for p in docs.rglob("*.md"))
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly(tmp_path):
+    pytest.importorskip("mkdocstrings", reason="pip install -e '.[docs]'")
+    words = ["-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for page, name in (("curriculum", "dpsjax.Curriculum.ask_ticket"), ("adapters", "attach")):
+        found = (tmp_path / "api" / page / "index.html").read_text(encoding="utf-8")
+        assert re.search(rf'<h\d id="[^"]*{name}"', found), name
