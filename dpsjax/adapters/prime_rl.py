@@ -89,7 +89,7 @@ def task_sampler(tasks: Any, selector: Selector, *, batch_size: int, **options: 
     index = {task.key: place for place, task in enumerate(tasks)}
     if len(index) < len(tasks):
         raise ValueError("tasks must have keys of their own: two have the same")
-    settings = {"fingerprint": fingerprint(list(index))} | options
+    settings: dict[str, Any] = {"fingerprint": fingerprint(list(index))} | options
     curriculum = Curriculum(selector, len(tasks), batch_size, **settings)
 
     class CurriculumSampler(_Sampler, TaskSampler):

@@ -15,7 +15,7 @@ from dpsjax.host.fingerprint import fingerprint
 from dpsjax.selectors import Selector
 
 
-def trainer_with(selector: Selector, *, base: type | None = None, **options: Any) -> type:
+def trainer_with(selector: Selector, *, base: Any = None, **options: Any) -> type:
     """A ``RayPPOTrainer`` whose prompts a selector chooses.
 
     Rewards of a rollout are summed, a pass above ``solved=0.5``; of several steps the last one's is
@@ -43,7 +43,7 @@ def trainer_with(selector: Selector, *, base: type | None = None, **options: Any
     if getattr(base, build, None) is not getattr(RayPPOTrainer, build):
         raise TypeError(f"base={base.__name__} must have the loader of RayPPOTrainer")
 
-    class CurriculumTrainer(_Chosen, base):
+    class CurriculumTrainer(_Chosen, base):  # pyright: ignore
         """The methods that SkyRL calls."""
 
         chosen_by = selector
@@ -61,7 +61,10 @@ class _Chosen:
     def _build_train_dataloader_and_compute_training_steps(self: Any) -> None:
         super()._build_train_dataloader_and_compute_training_steps()  # pyright: ignore
         rows, trainer = self.train_dataset, self.cfg.trainer
-        settings = {"fingerprint": fingerprint(rows.dataframe), "seed": trainer.seed}
+        settings: dict[str, Any] = {
+            "fingerprint": fingerprint(rows.dataframe),
+            "seed": trainer.seed,
+        }
         self.curriculum = Curriculum(
             self.chosen_by, len(rows), trainer.train_batch_size, **settings | self.its_options
         )
@@ -94,7 +97,7 @@ class _Chosen:
         return step, path
 
 
-def _tell(trainer: Any, output: Any, uids: list[str]) -> None:
+def _tell(trainer: Any, output: Any, uids: Any) -> None:
     rewards = [np.sum(reward) for reward in output["rewards"]]
     last = output.get("is_last_step") or [True] * len(uids)
     told = [(int(uid), r) for uid, r, is_last in zip(uids, rewards, last, strict=True) if is_last]

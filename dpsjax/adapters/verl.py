@@ -72,7 +72,7 @@ class _Chosen:
             raise ValueError(f"data.gen_batch_size must be data.train_batch_size={size}, or null")
         super()._init_dataloader()  # pyright: ignore
         rows = self.train_dataset
-        settings = {"fingerprint": fingerprint(rows.dataframe)} | self.its_options
+        settings: dict[str, Any] = {"fingerprint": fingerprint(rows.dataframe)} | self.its_options
         self.curriculum = Curriculum(self.chosen_by, len(rows), size, **settings)
         self.train_dataloader = Loader(rows, collate_fn, self.curriculum)
 
