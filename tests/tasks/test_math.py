@@ -91,12 +91,12 @@ def test_references(value, texts):
     assert references(value) == texts
 
 
-def fuzz(count, seed, bombs):
+def fuzz(count, seed):
     """Responses graded in workers: (how many have a verdict, errors, rewards of any)."""
     rng = random.Random(seed)
     problems = [Problem("", {"references": ["12"]}, "", str(n // 50)) for n in range(count)]
     problems = [problems[n - n % 50] for n in range(count)]
-    responses = [attack(rng, bombs) for _ in range(count)]
+    responses = [attack(rng, bombs=False) for _ in range(count)]
     workers = ScoringWorkers(score, 2, 10.0, one_by_one=True)
     try:
         return workers(problems, responses), []
@@ -107,10 +107,10 @@ def fuzz(count, seed, bombs):
 
 
 @pytest.mark.parametrize(
-    ("count", "most_lost"), [(60, 0.1), pytest.param(100_000, 0.1, marks=pytest.mark.slow)]
+    ("count", "most_lost"), [(60, 0.1), pytest.param(100_000, 0.01, marks=pytest.mark.slow)]
 )
 def test_hostile_responses_get_no_reward(count, most_lost):
-    scores, errors = fuzz(count, seed=0, bombs=count > 1000)
+    scores, errors = fuzz(count, seed=0)
     assert len(scores) == count and len(errors) <= most_lost * count
     assert sum(score is None for score in scores) == len(errors)
     assert not any(score.reward or score.correct for score in scores if score)
