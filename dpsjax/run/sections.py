@@ -94,11 +94,14 @@ class ModelConfig:
         Raises:
             ValueError: a size is out of range.
         """
-        sees, turned = image_id is not None, self.head_dim // 6
-        sections = (self.head_dim // 2 - 2 * turned, turned, turned)
+        rope, vision = Rope(), None
+        if image_id is not None:
+            turned = self.head_dim // 6
+            rope = Rope(sections=(self.head_dim // 2 - 2 * turned, turned, turned))
+            vision = tiny_vision(image_id)
         return PolicyConfig(
-            rope=Rope(sections=sections if sees else ()),
-            vision=tiny_vision(image_id) if image_id is not None else None,
+            rope=rope,
+            vision=vision,
             vocab_size=vocab_size,
             width=self.width,
             mlp_width=self.mlp_width,

@@ -291,7 +291,9 @@ def warm_start(
     """
     checks.require_integers(seed=seed)
     checks.require_counts(figures=figures)
-    checks.require_range(0.0, 1.0, **checks.given(right=right))
+    if right is not None:
+        checks.require_real(right=right)
+        checks.require_setting(0 <= right <= 1, "right", right, "from 0 to 1")
     pool = _distinct("warm", figures, seed, tuple(RULES), 1)
     rng = random.Random(f"geometry pairs {seed}")
     while True:

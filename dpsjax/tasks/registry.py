@@ -49,7 +49,7 @@ ENTRIES = (
         "geometry",
         "dpsjax.tasks.geometry:GeometryConfig",
         "geometry diagrams, read by a policy that sees",
-        {"steps": 150, "grpo": {"learning_rate": LEARNING_RATE}},
+        {"steps": 200, "grpo": {"learning_rate": 5e-4}},
     ),
     Entry(
         "geometry3k",

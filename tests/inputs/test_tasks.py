@@ -10,6 +10,8 @@ from dpsjax.tasks import (
     countdown,
     expression,
     features,
+    geometry,
+    geometry3k,
     operators,
     registry,
     solution,
@@ -45,6 +47,7 @@ def first(**arguments):
 
 CHAIN = base.Problem("fab3=", "501", "3 operators")
 CHAINS = {"values": 16, "operators": 26, "lengths": (2, 3), "weights": (1.0, 1.0), "tables": 0}
+SEEN = tokenizer.PictureTokenizer("012")
 
 
 def first_chain(**arguments):
@@ -54,7 +57,7 @@ def first_chain(**arguments):
 ROWS = {
     "base.Problem": Row(
         base.Problem,
-        {"prompt": "2 3=5:", "answer": 5, "source": "2", "id": "a"},
+        {"prompt": "2 3=5:", "answer": 5, "source": "2", "id": "a", "images": (b"P5",)},
         also={"prompt": [(), ({"role": "user"},), ("x",), 3]},
         free=frozenset({"answer"}),
     ),
@@ -125,6 +128,24 @@ ROWS = {
     "operators.verify": Row(operators.verify, {"response": "50", "answer": "50"}),
     "operators.score": Row(operators.score, {"problems": [CHAIN], "responses": ["501"]}),
     "operators.base_path": Row(operators.base_path, {}),
+    "geometry.geometry": Row(
+        geometry.geometry,
+        {"num_train": 4, "num_test": 2, "seed": 0, "rules": ("diameter", "midline"), "scale": 1},
+        free=frozenset({"seed"}),
+    ),
+    "geometry.warm_start": Row(
+        lambda **given: next(geometry.warm_start(**given)),
+        {"seed": 0, "figures": 6, "right": 0.5},
+        free=frozenset({"seed"}),
+    ),
+    "geometry.verify": Row(geometry.verify, {"response": "50", "answer": "50"}),
+    "geometry.score": Row(geometry.score, {"problems": [CHAIN], "responses": ["501"]}),
+    "geometry.base_path": Row(geometry.base_path, {}),
+    "geometry3k.well_formed": Row(geometry3k.well_formed, {"response": "<think>"}),
+    "geometry3k.score": Row(
+        geometry3k.score,
+        {"problems": [base.Problem("", {"references": ["2"]}, "")], "responses": ["2"]},
+    ),
     "expression.evaluate": Row(evaluate, {"text": "1+2"}),
     "solution.random_tree": Row(
         solution.random_tree, {"rng": random.Random(0), "numbers": (3, 25, 7)}
@@ -135,6 +156,9 @@ ROWS = {
     "tokenizer.CharTokenizer": Row(tokenizer.CharTokenizer, {"alphabet": "012"}),
     "tokenizer.CharTokenizer, encode": Row(countdown.TOKENIZER.encode, {"text": "1+2"}),
     "tokenizer.CharTokenizer, decode": Row(countdown.TOKENIZER.decode, {"ids": (3, 4)}),
+    "tokenizer.PictureTokenizer": Row(tokenizer.PictureTokenizer, {"alphabet": "012"}),
+    "tokenizer.PictureTokenizer, encode": Row(SEEN.encode, {"text": "<image>1"}),
+    "tokenizer.PictureTokenizer, decode": Row(SEEN.decode, {"ids": (3, 4)}),
     "tokenizer.ByteTokenizer": Row(tokenizer.ByteTokenizer, {}),
     "tokenizer.ByteTokenizer, encode": Row(tokenizer.ByteTokenizer().encode, {"text": "1+2"}),
     "tokenizer.ByteTokenizer, decode": Row(tokenizer.ByteTokenizer().decode, {"ids": (3, 4)}),
@@ -178,6 +202,10 @@ ELSEWHERE = {
         "tests/tasks/test_files.py",
     ),
     "math.MathConfig": "tests/tasks/test_math.py",
+    "geometry.GeometryConfig": "tests/inputs/test_train.py",
+    "geometry.picture": "tests/tasks/test_geometry.py: of figures, which tasks draw",
+    "drawing.Canvas": "likewise",
+    "geometry3k.Geometry3kConfig": "tests/tasks/test_geometry3k.py",
     "base.TaskSettings": "tests/tasks/test_registry.py, and below for each task",
     "base.require_distinct": "tests/tasks/test_registry.py",
     "countdown.CountdownConfig": "tests/inputs/test_train.py",

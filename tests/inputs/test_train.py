@@ -4,7 +4,7 @@ import pytest
 
 from dpsjax.run import sections
 from dpsjax.run.config import TrainConfig
-from dpsjax.tasks import countdown, operators
+from dpsjax.tasks import countdown, geometry, operators
 from tests.inputs.wrong import Row, complaints
 
 TASK = countdown.CountdownConfig(problems=64, held_out=16)
@@ -34,11 +34,16 @@ ROWS = {
     "CheckpointConfig": Row(sections.CheckpointConfig, vars(sections.CheckpointConfig())),
     "ModelConfig": Row(
         lambda **given: sections.ModelConfig(**given).policy(8),
-        {**vars(sections.ModelConfig()), "template": ("enable_thinking=false",)},
+        {**vars(sections.ModelConfig()), "template": ("enable_thinking=false",), "max_pixels": 784},
     ),
     "CountdownConfig": Row(
         lambda **given: countdown.CountdownConfig(**given).build(),
         {**vars(TASK), "data_seed": 0},
+        free=frozenset({"data_seed"}),
+    ),
+    "GeometryConfig": Row(
+        lambda **given: geometry.GeometryConfig(**given).build(),
+        vars(geometry.GeometryConfig(problems=6, held_out=6)),
         free=frozenset({"data_seed"}),
     ),
     "OperatorsConfig": Row(
