@@ -39,8 +39,10 @@ SMALL: dict[str, str] = {
         "--steps 2 --pool 8 --batch 4 --rollouts 2 --seeds 1 --selectors dps"
     ),
     "dpsjax doctor": "",
+    "dpsjax eval": "--samples 2 --problems 4 --step 2 --mesh.data 1",
     "dpsjax log": "",
     "dpsjax plan": "--model qwen2.5-0.5b --topology v5e-16 --estimate",
+    "dpsjax view": "",
     "python -m dpsjax.selectors.papers": "",
     "python benchmarks/compare.py": "--seeds 1 --steps 3 --pool 64 --batch 8 --selectors dps mopps",
     "python benchmarks/filter.py": "--sizes 1e3 --batch 16 --out out",
@@ -87,6 +89,7 @@ BUSY = "libtpu multi-process lockfile"  # another process compiles for a TPU
 # Commands on files of the reader's own, and where such files are made and the command is run.
 ELSEWHERE = {
     "dpsjax train geometry3k": "tests/tasks/test_geometry3k.py",
+    "dpsjax eval MODEL": "tests/run/test_eval.py",
     "dpsjax train gym": "tests/tasks/test_gym.py",
     "dpsjax train jsonl": "tests/run/test_own_data.py",
     "dpsjax train math": "tests/run/test_own_data.py",
@@ -108,7 +111,7 @@ def row_of(words) -> str | None:
 
 def small(words) -> list[str]:
     """The command made small; files of a run are those of the one in ``place``."""
-    named = [re.sub("^(DIR|runs/mine)/", f"{RUN}/", word) for word in words]
+    named = [re.sub("^(DIR(?=/)|runs/mine(?=/|$))", RUN, word) for word in words]
     shrunk = SMALL[row_of(words) or ""]
     ours = {word for word in shrunk.split() if word.startswith("--")}
     kept, drop = [], False

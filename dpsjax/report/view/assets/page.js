@@ -75,13 +75,15 @@ function evaluationTable(found, title) {
       rows.filter(([name], i) => !i || rows.length > 2).map(([name, of]) => el("tr", {}, el("td", {}, name), el("td", { class: "n" }, short(of.problems)), names.map((n) => el("td", { class: "n" }, cell(of.measures[n])))))));
 }
 function evaluations() {
-  const shown = RUNS.flatMap((r) => [...(r.evaluation ? [[r.evaluation, r.label]] : []), ...r.evaluations.map((e) => [e, RUNS.length > 1 ? `${r.label}: ${e.name}` : e.name])]);
-  if (!shown.length) return [];
+  const below = RUNS.flatMap((r) => r.evaluations.map((e) => [e, RUNS.length > 1 ? `${r.label}: ${e.name}` : e.name]));
+  const shown = RUNS.filter((r) => r.evaluation).map((r) => [r.evaluation, r.label]), first = (e) => Object.entries(e.all.measures).find(([n]) => n === "pass@1") || Object.entries(e.all.measures)[0];
+  if (!shown.length && !below.length) return [];
   const own = RUNS.filter((r) => r.evaluation), color = (r) => OF_RUN[RUNS.indexOf(r) % OF_RUN.length];
   const line = (r, kind) => { const all = Object.entries(r.evaluation.all.measures).filter(([n]) => n.startsWith(kind)); return { name: `${own.length > 1 ? `${r.label}, ` : ""}${kind}k`, color: color(r), dash: kind === "maj@" || null,
     x: all.map(([n]) => +n.split("@")[1]), y: all.map(([, m]) => m.value), low: all.map(([, m]) => m.low), high: all.map(([, m]) => m.high), dots: true }; };
   const counts = (r) => { const bins = Array(11).fill(0); for (const row of rowsOf(r).held) if (row.rate !== null) bins[Math.round(10 * row.rate)]++; return bins; };
-  return [el("h2", {}, "Evaluations"), ...shown.map(([found, title]) => evaluationTable(found, title)), own.length ? el("div", { class: "charts", style: { "margin-top": "16px" } },
+  return [el("h2", {}, "Evaluations"), ...shown.map(([found, title]) => evaluationTable(found, title)),
+    ...below.map(([found, title]) => el("details", {}, el("summary", {}, `${title}: ${first(found)[0]} ${(100 * first(found)[1].value).toFixed(1)} %`), evaluationTable(found, ""))), own.length ? el("div", { class: "charts", style: { "margin-top": "16px" } },
     chart({ title: "Solved within k responses; dashed: by their majority", x: "k", y: [0, 1], series: own.flatMap((r) => ["pass@", "maj@"].map((k) => line(r, k)).filter((s) => s.x.length)) }),
     chart({ title: "Problems by their share of right responses", x: "share right", x01: [0, 1], series: own.map((r) => ({ name: r.label, color: color(r), x: [...Array(11).keys()].map((k) => k / 10), y: counts(r), dots: true })) })) : null].filter(Boolean);
 }
