@@ -17,7 +17,8 @@ from dpsjax.tasks.gym import GymConfig, score
 from dpsjax.tasks.workers import ScoringWorkers
 from tests.tasks.attacks import attack
 
-pytest.importorskip("reasoning_gym", reason="needs the extra: gym")
+if importlib.util.find_spec("reasoning_gym") is None:  # to import it takes seconds
+    pytest.skip("needs the extra: gym", allow_module_level=True)
 
 # What a verifier that evaluates its answers would run; none may reach one.
 CALLS = [
@@ -50,6 +51,7 @@ def test_nothing_that_could_be_called_reaches_a_verifier(name):
             assert (found.reward, found.reason) == (0.0, "an answer of another form")
 
 
+@pytest.mark.slow
 def test_the_verifiers_that_evaluate_are_known():
     """A new version of the package with another such verifier fails here."""
     folder = Path(importlib.util.find_spec("reasoning_gym").origin).parent
@@ -135,24 +137,20 @@ def test_problems_that_hang_on_the_order_of_sets_are_the_same_in_every_process(n
     assert first.fingerprint() == second.fingerprint()
 
 
-def names():
-    from reasoning_gym.factory import DATASETS
-
-    return sorted(set(DATASETS) - {"composite"})
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", names())
-def test_every_task_is_verified_and_takes_no_nonsense(name):
-    source = {"name": name, "knobs": {}, "level": None, "seed": 1}
-    train, test = gym.draw(source, 2, 1)
-    held = [gym._problem(entry, source) for entry in (*train, *test)]
-    if isinstance(train[0]["answer"], str):  # others have no one right answer to show
-        right = [p.answer["entry"]["answer"] for p in held]
-        assert all(s.correct for s in score(held, right))
-    for one in held:
-        verdicts = score([one] * len(OTHER + CALLS), OTHER + CALLS)
-        assert not any(s.correct for s in verdicts)
+def test_every_task_is_verified_and_takes_no_nonsense():
+    from reasoning_gym.factory import DATASETS  # not while tests are collected: it takes seconds
+
+    for name in sorted(set(DATASETS) - {"composite"}):
+        source = {"name": name, "knobs": {}, "level": None, "seed": 1}
+        train, test = gym.draw(source, 2, 1)
+        held = [gym._problem(entry, source) for entry in (*train, *test)]
+        if isinstance(train[0]["answer"], str):  # others have no one right answer to show
+            right = [p.answer["entry"]["answer"] for p in held]
+            assert all(s.correct for s in score(held, right)), name
+        for one in held:
+            verdicts = score([one] * len(OTHER + CALLS), OTHER + CALLS)
+            assert not any(s.correct for s in verdicts), name
 
 
 @pytest.mark.slow
