@@ -93,10 +93,11 @@ def require_range(low: float, high: float, **values) -> None:
     """Demand finite numbers from ``low`` to ``high``, arrays or single ones."""
     require_finite(**values)
     for name, value in values.items():
-        value = jnp.asarray(value)
+        there = np if is_concrete(value) else jnp  # what can be read now needs no device
+        value = there.asarray(value)
         if not jnp.issubdtype(value.dtype, jnp.floating):
             value = value.astype(jnp.result_type(float))
-        good = jnp.isfinite(value) & (value >= low) & (value <= high)
+        good = there.isfinite(value) & (value >= low) & (value <= high)
         message = f"{name} must be finite and lie in [{low}, {high}], got {{{name}}}"
         require(good, message, **{name: value})
 
@@ -114,7 +115,7 @@ def require_positive(**values) -> None:
     """Demand single finite numbers above 0."""
     require_scalar(0.0, jnp.inf, **values)
     for name, value in values.items():
-        positive = jnp.asarray(value) > 0
+        positive = (np if is_concrete(value) else jnp).asarray(value) > 0
         require(positive, f"{name} must be positive, got {{{name}}}", **{name: value})
 
 
