@@ -50,7 +50,7 @@ def test_every_task_has_settings_with_help(name):
 def test_a_task_of_ones_own_is_found_in_the_current_folder(own):
     config = parse_train(["--task.most", "3", "--task.files", "a b", "c"], own).config
     assert (config.task.most, name_of(config.task)) == (3, own)
-    assert config.folder().name == "my_own_words-Mine-dps-seed0"
+    assert config.folder().name == "my_own_words-Mine-frontier-seed0"
     record = json.loads(json.dumps(to_dict(config)))
     assert record["task"]["files"][0].endswith("/a b") and record["task"]["file"] is None
     again = from_dict(record).task
