@@ -66,6 +66,7 @@ SMALL: dict[str, str] = {
         "--model.layers 1 --model.heads 4 --model.head-dim 8 --task.problems 12 --task.held-out 6 "
         "--grpo.rollouts-per-prompt 4 --evaluation.problems 6 --evaluation.every 1 --mesh.data 1"
     ),
+    "python experiments/geometry_blind.py": "--problems 6",
     "python experiments/make_geometry_base.py": (
         "--steps 4 --reading 2 --batch 8 --every 4 --figures 12 --out base.safetensors"
     ),
