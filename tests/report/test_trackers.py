@@ -163,8 +163,10 @@ def test_wandb_works_offline(folder, monkeypatch):
     assert trackers.send(folder, "wandb") == 2
     run_id = json.loads((folder / "tracker.json").read_text(encoding="utf-8"))["wandb"]["id"]
     (kept,) = (folder / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb")
-    before = kept.stat().st_size
-    assert before > 1000 and run_id.encode() in kept.read_bytes()
+    late = time.monotonic() + 20  # its own process writes the file
+    while kept.stat().st_size < 1000 and time.monotonic() < late:
+        time.sleep(0.1)
+    assert kept.stat().st_size > 1000 and run_id.encode() in kept.read_bytes()
     assert trackers.send(folder, "wandb") == 0  # found again by its id
     again = json.loads((folder / "tracker.json").read_text(encoding="utf-8"))["wandb"]
     assert again == {"id": run_id, "step": 2}
