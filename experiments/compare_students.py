@@ -31,7 +31,7 @@ class Arguments:
     students: tuple[str, ...] = tuple(STUDENTS)
     """Which students."""
     selectors: tuple[str, ...] = tuple(named())
-    """Which selectors, besides uniform and the oracle."""
+    """Which selectors, also with settings (dps:decay=0.7), besides uniform and the oracle."""
     reference: str = "dps"
     """Whom the others are compared with."""
     seeds: int = 10

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from dpsjax import chain, selectors
 from dpsjax.grpo import GRPOConfig, LossConfig
-from dpsjax.lab.contenders import Contender, looked_up
+from dpsjax.lab.contenders import Contender, contender
 from dpsjax.lab.finetune import PolicySetting
 from dpsjax.lab.looks import PolicyRun
 from dpsjax.lab.policies import PolicyStudent, policy_student
@@ -71,14 +71,12 @@ def named(name: str, group: int = 8) -> Contender:
     if ``weighted`` each prompt counts in the loss by the inverse of what it was drawn for.
     """
     kind, _, text = name.partition(":")
-    words = {
-        k: ast.literal_eval(v) for k, v in (pair.split("=") for pair in text.split(",") if pair)
-    }
     if kind == "oracle":
-        return Contender(_oracle(**words), oracle=True)
-    entry, known = looked_up(kind)
-    built = entry.build({"group": group}, **{**known, **words})
-    return Contender(built, rounds=entry.rounds)
+        pairs = (pair.split("=") for pair in text.split(",") if pair)
+        return Contender(
+            _oracle(**{key: ast.literal_eval(value) for key, value in pairs}), oracle=True
+        )
+    return contender(name, group)
 
 
 def _oracle(power: float | None = None, weighted: bool = False) -> selectors.Selector:

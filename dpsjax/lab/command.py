@@ -41,7 +41,8 @@ class CompareArguments:
         "limited-lessons"
     )
     selectors: tuple[str, ...] = tuple(named())
-    """Which selectors, all by default; uniform and the oracle always run."""
+    """Which selectors, all by default, or with settings, as dps:decay=0.7,cool_down=12; uniform and
+    the oracle always run."""
     reference: str = "dps"
     """Whom the others are compared with."""
     seeds: int = 10

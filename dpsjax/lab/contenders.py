@@ -4,11 +4,13 @@ In Python no name is needed: pass a dictionary of your own selectors to
 :func:`dpsjax.lab.compare.compare`.
 """
 
+import ast
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dpsjax.lab.students import TOPICS
 from dpsjax.selectors import Entry, Selector, catalogue
+from dpsjax.selectors.around import KEYWORDS
 from dpsjax.selectors.base import GROUP
 
 
@@ -39,15 +41,38 @@ def named() -> dict[str, tuple[Entry, Mapping[str, Any]]]:
 
 
 def looked_up(name: str) -> tuple[Entry, Mapping[str, Any]]:
-    """What is called ``name``, a recipe or a variant of one.
+    """What is called ``name``, a recipe or a variant of one, with settings or without.
+
+    Args:
+        name: as ``dps``, ``dps-cool`` or ``dps:decay=0.7,cool_down=12``; values are literals of
+            Python.
+
+    Returns:
+        the entry and the recipe's keywords.
 
     Raises:
-        ValueError: nothing is; the message lists what there is.
+        ValueError: nothing is called so, or it has no such setting; the message lists what there
+            is.
+
+    >>> looked_up("dps-cool:decay=0.7")[1]["decay"]
+    0.7
     """
-    known = named()
-    if name not in known:
+    known, (kind, _, text) = named(), name.partition(":")
+    if kind not in known:
         raise ValueError(f"selector={name!r} must be one of {', '.join(known)}")
-    return known[name]
+    entry, words = known[kind]
+    typed, settings = {}, (*entry.defaults(), *KEYWORDS)
+    for pair in text.split(",") if text else ():
+        key, _, value = pair.partition("=")
+        if key not in settings:
+            raise ValueError(f"selector={name!r}: {key!r} must be one of {', '.join(settings)}")
+        try:
+            typed[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            raise ValueError(
+                f"selector={name!r}: {key}={value} must be a number, True, False or a 'word'"
+            ) from None
+    return entry, {**words, **typed}
 
 
 def contender(name: str, group: int = GROUP, num_categories: int = TOPICS) -> Contender:

@@ -116,6 +116,20 @@ def test_variants_are_their_keywords():
         contender("nope")
 
 
+def test_a_name_may_bring_settings():
+    entry, words = contenders.looked_up("dps-cool:decay=0.7,prior_alpha='progress'")
+    assert words == {"cool_down": 12, "decay": 0.7, "prior_alpha": "progress"}
+    assert entry.recipe is selectors.dps
+    assert contender("knapsack:most=5,lowest=2", 4).most == 5
+    for name, said in (
+        ("dps:decy=1", "'decy' must be one of decay, "),
+        ("dps:decay=open('x')", "decay=open.* must be a number, True, False or a 'word'"),
+        ("dps:decay", "decay= must be a number"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            contender(name)
+
+
 @pytest.mark.parametrize("name", students.STUDENTS)
 def test_every_name_makes_a_student(name):
     assert isinstance(students.STUDENTS[name](), students.StudentParams)
