@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from dpsjax.grpo.batch import round_up
 from dpsjax.grpo.mesh import batch_sharding
 from dpsjax.loop import build
-from dpsjax.loop.prompts import gather, tokenize
+from dpsjax.loop.prompts import gather, gather_images, sight_of, tokenize
 from dpsjax.loop.responses import line_of
 from dpsjax.loop.rollout import score_rollouts
 from dpsjax.policy import Compute, PolicyConfig, Sampling
@@ -100,14 +100,19 @@ def _answers(asked: Asked, rows: int, first: int) -> Iterator[list[Line]]:
     index[: len(problems)] = np.arange(len(problems))
     key = jax.random.key(asked.seed)
     with jax.set_mesh(asked.mesh):
-        prompts = jax.tree.map(jnp.asarray, tokenize(problems, task.tokenizer, task.prompt_tokens))
+        sight = sight_of(task, asked.policy.vision)
+        found = tokenize(problems, task.tokenizer, task.prompt_tokens, sight=sight)
+        prompts = jax.tree.map(jnp.asarray, found)
+        heat = np.full(asked.samples, asked.sampling.temperature, np.float32)
         generate = build.generation(
             asked.policy, asked.compute, asked.sampling, asked.samples, asked.mesh
         )
         for turn in range(first, turns):
             ids = jnp.asarray(index[turn * rows : (turn + 1) * rows])
-            ids, prompt, mask = jax.device_put((ids, *gather(prompts, ids)), split)
-            rollouts = generate(asked.params, jax.random.fold_in(key, turn), prompt, mask)
+            shown = () if sight is None else (gather_images(prompts, ids),)
+            ids, *rest = jax.device_put((ids, *gather(prompts, ids), *shown), split)
+            own = jax.random.fold_in(key, turn)
+            rollouts = generate(asked.params, own, *rest[:2], heat, *rest[2:])
             made = score_rollouts(task, problems, ids, rollouts).responses
             yield [
                 {"id": problems[r.prompt].id}

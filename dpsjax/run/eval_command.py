@@ -265,12 +265,20 @@ def _folder(arguments: EvalArguments, subject: Subject) -> Path:
     words = [subject.name(), name_of(settings).replace(":", "-")]
     if isinstance(settings, FileSettings):
         words += [path.stem for path in settings.test[:5]]
-    if arguments.split != "held-out":
-        words.append(arguments.split)
+    words += [arguments.split] * (arguments.split != "held-out") + [f"x{arguments.samples}"]
+    marks = {"t": "temperature", "k": "top_k", "p": "top_p", "of": "problems", "seed": "seed"}
+    for mark, field in marks.items():  # what is asked in another way stands beside it
+        value = getattr(arguments, field)
+        words += [] if value == _usual(field) else [f"{mark}{value:g}"]
     name = "-".join(words)
     if subject.run is None:
         return Path("runs") / f"eval-{name}"
     return subject.run / "evaluations" / name
+
+
+def _usual(field: str) -> Any:
+    """The default of an option."""
+    return next(f.default for f in dataclasses.fields(EvalArguments) if f.name == field)
 
 
 def _record(

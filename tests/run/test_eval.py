@@ -135,7 +135,7 @@ def test_every_step_of_a_run(tmp_path, capsys):
     assert evaluate(run, *few, "--step", 7) == 2
     assert "step=7 is not to be had (no checkpoint)" in " ".join(capsys.readouterr().err.split())
     assert evaluate(run, *few) == 0  # below the run's folder, where its page finds it
-    assert [e["name"] for e in read_folder(run, Limits())["evaluations"]] == ["step-2-countdown"]
+    assert [e["name"] for e in read_folder(run, Limits())["evaluations"]] == ["step-2-countdown-x2"]
 
 
 @pytest.mark.slow
