@@ -4,6 +4,7 @@ So a page about a run can be made where its data are not, and after they have ch
 """
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -49,8 +50,7 @@ def _line(folder: Path, number: int, problem: Problem) -> dict[str, Any]:
         "source": problem.source,
         "text": problem.text(),
     }
-    images = getattr(problem, "images", None) or ()
-    places = [place for image in images if (place := _place(folder, image))]
+    places = [place for image in problem.images if (place := _place(folder, image))]
     return values | ({"images": places} if places else {})
 
 
@@ -63,11 +63,25 @@ def _place(folder: Path, image: Any) -> str:
     if not isinstance(image, bytes):
         return ""
     kind = "jpg" if image.startswith(b"\xff\xd8") else "png"
+    if kind == "png" and not image.startswith(b"\x89PNG"):
+        image = _as_png(image)
     name = f"{hashlib.sha256(image).hexdigest()[:16]}.{kind}"
     place = folder / IMAGES / name
     if not place.exists():
         write_atomically(place, lambda part: part.write_bytes(image))
     return f"{IMAGES}/{name}"
+
+
+def _as_png(image: bytes) -> bytes:
+    """A picture of another kind, which a browser may not show; as it is where it is none."""
+    from PIL import Image  # comes with matplotlib
+
+    made = io.BytesIO()
+    try:
+        Image.open(io.BytesIO(image)).save(made, "PNG")
+    except (OSError, ValueError):
+        return image
+    return made.getvalue()
 
 
 def read_pool(folder: Path, name: str = POOL) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from dpsjax.grpo.batch import round_up
 from dpsjax.grpo.mesh import batch_sharding
 from dpsjax.loop import build
-from dpsjax.loop.prompts import gather, gather_images, sight_of, tokenize
+from dpsjax.loop.prompts import gather, gather_images, longest, sight_of, tokenize
 from dpsjax.loop.responses import line_of
 from dpsjax.loop.rollout import score_rollouts
 from dpsjax.policy import Compute, PolicyConfig, Sampling
@@ -101,7 +101,10 @@ def _answers(asked: Asked, rows: int, first: int) -> Iterator[list[Line]]:
     key = jax.random.key(asked.seed)
     with jax.set_mesh(asked.mesh):
         sight = sight_of(task, asked.policy.vision)
-        found = tokenize(problems, task.tokenizer, task.prompt_tokens, sight=sight)
+        size = task.prompt_tokens
+        if sight is not None:
+            size = longest(task, asked.policy.vision)
+        found = tokenize(problems, task.tokenizer, size, sight=sight)
         prompts = jax.tree.map(jnp.asarray, found)
         heat = np.full(asked.samples, asked.sampling.temperature, np.float32)
         generate = build.generation(

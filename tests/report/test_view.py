@@ -127,13 +127,15 @@ def test_images_by_path_bytes_or_row_become_data_uris(tmp_path):
         pictured(1, {"bytes": PNG, "path": None}),
         pictured(2, "gone.png"),
         pictured(3, tmp_path / "page.svg"),
-        pictured(4),
+        pictured(4, b"P5 1 1 255 \x00"),  # no browser shows it: it becomes a PNG
     ]
     write_pool(tmp_path, pool)
-    assert len(list((tmp_path / IMAGES).iterdir())) == 1  # equal contents are one file
-    assert [len(row.get("images", ())) for row in read_pool(tmp_path)] == [2, 1, 1, 1, 0]
+    assert len(list((tmp_path / IMAGES).iterdir())) == 2  # equal contents are one file
+    assert [len(row.get("images", ())) for row in read_pool(tmp_path)] == [2, 1, 1, 1, 1]
     run = read_folder(tmp_path, Limits())
     shown = [[run["images"][place] for place in run["images_of"][str(n)]] for n in range(4)]
     uri = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
     assert shown == [[uri, uri], [uri], [None], [None]]
+    [place] = run["images_of"]["4"]
+    assert (tmp_path / place).read_bytes().startswith(b"\x89PNG")
     assert not any(read_folder(tmp_path, Limits(image_bytes=10))["images"].values())
