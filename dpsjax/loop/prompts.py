@@ -1,5 +1,6 @@
 """Prompts as arrays: tokenised once, left padded, gathered by id; and the pictures they show."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -94,6 +95,19 @@ def longest(task: Task, vision: VisionConfig | None) -> int:
         ValueError: a text shows another number of pictures than there are.
     """
     return max(len(prompt_ids(p, task.tokenizer, vision)) for p in (*task.train, *task.test))
+
+
+def seen_by(vision: VisionConfig | None, task: Task) -> tuple[Task, Sight | None]:
+    """A task as a policy with this eye reads it, and how it sees the pictures, if there are any.
+
+    Raises:
+        ValueError: there are pictures, and the policy has no eye; or what is no picture.
+        ImportError: the extra ``vision`` is needed and not installed.
+    """
+    sight = sight_of(task, vision)
+    if sight is None:
+        return task, None
+    return dataclasses.replace(task, prompt_tokens=longest(task, vision)), sight
 
 
 def tokenize(

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from dpsjax.loop.build import Spec
+from dpsjax.loop.prompts import seen_by
 from dpsjax.plan.chips import CHIPS, Slice
 from dpsjax.plan.choose import choose
 from dpsjax.plan.job import Axes, Job
@@ -47,7 +48,9 @@ def spec_and_axes(config: TrainConfig, devices: int) -> tuple[Spec, Axes]:
 
 def _spec(config: TrainConfig) -> Spec:
     task = build_task(config, scored=False)
-    return spec_of(config, task, policy_of(config, task))
+    policy = policy_of(config, task)
+    task, sight = seen_by(policy.vision, task)
+    return spec_of(config, task, policy, sight)
 
 
 def chosen(config: TrainConfig, where: Slice, **fixed: Any) -> TrainConfig:

@@ -21,7 +21,7 @@ from dpsjax.loop.build import Spec
 from dpsjax.loop.collect import Collector, rounds_of
 from dpsjax.loop.compilation import compiler_options, return_freed_memory
 from dpsjax.loop.evaluate import Evaluation, make_evaluate, uniform_slice
-from dpsjax.loop.prompts import Prompts, Sight, image_id, longest, sight_of, tokenize
+from dpsjax.loop.prompts import Prompts, Sight, image_id, seen_by, tokenize
 from dpsjax.loop.state import TrainState
 from dpsjax.loop.step import Loop
 from dpsjax.loop.watched import watched
@@ -81,9 +81,7 @@ def prepare(config: TrainConfig) -> tuple[Run, TrainState]:
     key, mesh = jax.random.key(config.seed), make_mesh(config.mesh)
     task = build_task(config)
     policy = policy_of(config, task)
-    sight = sight_of(task, policy.vision)
-    if sight is not None:
-        task = dataclasses.replace(task, prompt_tokens=longest(task, policy.vision))
+    task, sight = seen_by(policy.vision, task)
     # Outside the mesh: what a selector is made of are constants of its programs, of no devices.
     spec = spec_of(config, task, policy, sight)
     with jax.set_mesh(mesh):
