@@ -71,7 +71,7 @@ def test_paper_index_has_every_recipe_its_paper_and_all_keywords():
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Executed by tests that look at what they leave behind.
-TESTED = {"own_loop.md", "loop_numpy.md", "loop_pytorch.md", "loop_jax.md"}
+TESTED = {"callbacks.md", "own_loop.md", "loop_numpy.md", "loop_pytorch.md", "loop_jax.md"}
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def silent_calls(source):
         given = [*given[:1], *(word.value for word in node.keywords if word.arg == "mode")]
         modes = [mode.value for mode in given if isinstance(mode, ast.Constant)]
         binary = name != "write_text" and any("b" in str(mode) for mode in modes)
-        if not binary and (of, name) != ("os", "open"):
+        if not binary and (name != "open" or of not in ("os", "Image", "webbrowser")):
             yield node.lineno
 
 

@@ -8,6 +8,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from dpsjax import checks
 from dpsjax.lab.students import TOPICS
 from dpsjax.selectors import Entry, Selector, catalogue
 from dpsjax.selectors.around import KEYWORDS
@@ -51,12 +52,14 @@ def looked_up(name: str) -> tuple[Entry, Mapping[str, Any]]:
         the entry and the recipe's keywords.
 
     Raises:
+        TypeError: the name is no text.
         ValueError: nothing is called so, or it has no such setting; the message lists what there
             is.
 
     >>> looked_up("dps-cool:decay=0.7")[1]["decay"]
     0.7
     """
+    checks.require_type(str, "a name", selector=name)
     known, (kind, _, text) = named(), name.partition(":")
     if kind not in known:
         raise ValueError(f"selector={name!r} must be one of {', '.join(known)}")

@@ -31,7 +31,7 @@ class Overlong(NamedTuple):
 
     def of(self, tokens: int, limit: int) -> float:
         """What a response of so many tokens loses; at most 0."""
-        return -self.penalty * max(tokens - (limit - self.buffer), 0) / self.buffer
+        return self.penalty * min(limit - self.buffer - tokens, 0) / self.buffer
 
 
 class Scored(NamedTuple):

@@ -184,7 +184,7 @@ def geometry(
     >>> task = geometry(num_train=4, num_test=2)
     >>> problem = task.train[0]
     >>> problem.source, problem.prompt, problem.answer, len(problem.images)
-    ('third angle', '<image>x=', '40', 1)
+    ('third angle', '<image>x=', '70', 1)
     """
     checks.require_counts(num_train=num_train, scale=scale)
     checks.require_counts(least=0, num_test=num_test)

@@ -130,6 +130,7 @@ def played(trace, selector, delay=0):
     ).groups
 
 
+@pytest.mark.slow
 def test_old_policies_are_observed_late(trace):
     """As with a delay where all are equally old, on top of one; and not as on time."""
     on_time = trace._replace(policy=trace.step)

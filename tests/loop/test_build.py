@@ -34,10 +34,15 @@ def watching(run, seen):
     ("selector", "changes"),
     [
         (settings("uniform"), {"mesh": MeshConfig(data=2, fsdp=2, tensor=2)}),
-        (settings("uniform"), {"grpo": tiny.grpo(kl_coefficient=0.1)}),
-        (settings("dynamic-sampling", max_rounds=2), {}),
-        (settings("speed", screen=2, rest=2), {"mesh": MeshConfig(data=2)}),
         (settings("knapsack", lowest=0, most=6), {}),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (settings("uniform"), {"grpo": tiny.grpo(kl_coefficient=0.1)}),
+                (settings("dynamic-sampling", max_rounds=2), {}),
+                (settings("speed", screen=2, rest=2), {"mesh": MeshConfig(data=2)}),
+            )
+        ),
     ],
 )
 def test_shapes_are_those_of_a_step(selector, changes):

@@ -25,7 +25,7 @@ def test_greedy_is_the_accuracy_at_temperature_zero(prepared):
         stop_ids=(task.tokenizer.eos_id,),
         pad_id=task.tokenizer.pad_id,
     )
-    tokens, length = tokenize(problems, task.tokenizer, task.prompt_tokens)
+    tokens, length, _ = tokenize(problems, task.tokenizer, task.prompt_tokens)
     mask = np.arange(task.prompt_tokens) >= task.prompt_tokens - length[:, None]
     generate = stages.make_generate(graph, sampling, 1, run.mesh)
     rollouts = generate(state.params, jax.random.key(3), jnp.asarray(tokens), jnp.asarray(mask))

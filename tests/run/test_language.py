@@ -140,7 +140,7 @@ def test_without_a_template_prompts_open_with_the_tokenizers_own_bos(tmp_path, p
     settings |= {"bos_token": "<|user|>", "add_bos_token": True}
     path.write_text(json.dumps(settings), encoding="utf-8")
     task = for_language_model(plain, tmp_path)
-    tokens, length = tokenize(task.train, task.tokenizer, task.prompt_tokens)
+    tokens, length, _ = tokenize(task.train, task.tokenizer, task.prompt_tokens)
     first = tokens[np.arange(len(task.train)), task.prompt_tokens - length]
     assert (first == task.tokenizer.chat.backend.token_to_id("<|user|>")).all()
 

@@ -65,6 +65,7 @@ def test_knowledge_gradient_over_any_filter(name):
     np.testing.assert_allclose(found, truth, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_worth_finding_out():
     """Of two prompts of the same mean, the uncertain one; and a hopeless one is not."""
     selector = selectors.chain(selectors.track_beta(), gradient(8, 32, scale=100.0))
