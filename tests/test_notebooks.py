@@ -33,3 +33,11 @@ def test_a_notebook_runs(path, monkeypatch, tmp_path):
         found = {name: mixed for name, (mixed, _) in namespace["found"].items()}
         assert np.mean(found["dps"][-4:]) > np.mean(found["uniform"][-4:])
         assert namespace["same"]
+    elif path.stem.startswith("2_"):
+        assert namespace["summary"]["steps"] == len(namespace["records"]) == 12
+        assert namespace["responses"]
+    elif path.stem.startswith("3_"):
+        assert {"mine", "dps:cool_down=12", "oracle"} <= set(namespace["found"].values)
+        assert all(0 < looks[-1] < 1 for looks in namespace["held_out"].values())
+    else:
+        assert namespace["same"]
