@@ -112,7 +112,9 @@ def row_of(words) -> str | None:
 
 def small(words) -> list[str]:
     """The command made small; files of a run are those of the one in ``place``."""
-    named = [re.sub("^(DIR(?=/)|runs/mine(?=/|$))", RUN, word) for word in words]
+    # what is read is the finished run; what is trained, or --out, is not
+    mine = "^DIR(?=/)" if words[1] == "train" else "^(DIR(?=/)|runs/mine(?=/|$))"
+    named = [re.sub(mine, RUN, word) for word in words]
     shrunk = SMALL[row_of(words) or ""]
     ours = {word for word in shrunk.split() if word.startswith("--")}
     kept, drop = [], False

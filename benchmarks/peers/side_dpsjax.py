@@ -70,7 +70,7 @@ class SyntheticTask(CountdownConfig):
 class Qwen2(ModelConfig):
     """Stands where a run has its architecture."""
 
-    def policy(self, vocab_size: int) -> PolicyConfig:
+    def policy(self, vocab_size: int, image_id: int | None = None) -> PolicyConfig:
         """The shared one."""
         return PolicyConfig(
             vocab_size=vocab_size,
