@@ -23,7 +23,7 @@ from typing import NamedTuple
 from common import save
 
 from dpsjax.tasks.base import LostScores, Problem, Score
-from dpsjax.tasks.columns import Columns, problems_of
+from dpsjax.tasks.data.columns import Columns, problems_of
 from dpsjax.tasks.math import references, score
 from dpsjax.tasks.workers import ScoringWorkers
 
@@ -262,7 +262,7 @@ def throughput(pairs: list[Pair], count: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/math"))
+    parser.add_argument("--data", type=Path, required=True, help="folder of the files named above")
     parser.add_argument("--limit", type=int, default=None, help="rows of each file")
     parser.add_argument("--sample", type=int, default=60, help="references a file for each way")
     parser.add_argument("--count", type=int, default=1000, help="responses for the throughput")

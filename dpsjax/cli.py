@@ -250,13 +250,13 @@ def doctor(words: Sequence[str]) -> int:
 
 def evaluate(words: Sequence[str]) -> int:
     """``dpsjax eval``: the words after it; the exit code."""
-    from dpsjax.run import eval_command  # the policy is not needed to show help
+    from dpsjax.run.evaluation import command  # the policy is not needed to show help
 
     try:
-        arguments, subject = eval_command.parse(words, option)
+        arguments, subject = command.parse(words, option)
         require_backend()
         use_compilation_cache()
-        eval_command.run(arguments, subject, Console())
+        command.run(arguments, subject, Console())
     except (ValueError, OSError, ImportError) as error:
         return _complain(str(error))
     except KeyboardInterrupt:

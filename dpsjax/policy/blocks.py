@@ -2,13 +2,34 @@
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from dpsjax.policy.config import Compute
 from dpsjax.types import Array, PyTree, Shaped
 
-__all__ = ["MASKED", "over_layers", "recomputed", "rms_norm", "rotate", "unstacked"]
+__all__ = [
+    "MASKED",
+    "constant",
+    "over_layers",
+    "recomputed",
+    "rms_norm",
+    "rotate",
+    "unstacked",
+    "weight",
+]
 
 MASKED = -1e30  # finite: a row without any visible key stays free of NaN, also in its gradient
+
+
+def weight(rngs: nnx.Rngs, *shape: int, fan_in: int, gain: float = 1.0) -> nnx.Param:
+    """A float32 parameter of normal numbers, of deviation ``gain / sqrt(fan_in)``."""
+    scale = gain * fan_in**-0.5
+    return nnx.Param(scale * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+
+def constant(value: float, *shape: int) -> nnx.Param:
+    """A float32 parameter that begins with one value everywhere."""
+    return nnx.Param(jnp.full(shape, value, jnp.float32))
 
 
 def rms_norm(x: Shaped[Array, "*shape d"], scale: Array, eps: float) -> Shaped[Array, "*shape d"]:

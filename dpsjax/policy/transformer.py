@@ -16,7 +16,16 @@ import numpy as np
 from flax import nnx
 
 from dpsjax import checks
-from dpsjax.policy.blocks import MASKED, over_layers, recomputed, rms_norm, rotate, unstacked
+from dpsjax.policy import blocks
+from dpsjax.policy.blocks import (
+    MASKED,
+    constant,
+    over_layers,
+    recomputed,
+    rms_norm,
+    rotate,
+    unstacked,
+)
 from dpsjax.policy.config import Compute, PolicyConfig, Rope
 from dpsjax.policy.sharding import constrain
 from dpsjax.policy.vision import Vision
@@ -127,13 +136,7 @@ class Layer(nnx.Module):
         n, m = config.heads, config.kv_heads
         residual = (2 * config.layers) ** -0.5  # GPT-2: keeps the residual's variance over depth
 
-        def weight(*shape: int, fan_in: int, gain: float = 1.0) -> nnx.Param:
-            scale = gain * fan_in**-0.5
-            return nnx.Param(scale * jax.random.normal(rngs.params(), shape, jnp.float32))
-
-        def constant(value: float, *shape: int) -> nnx.Param:
-            return nnx.Param(jnp.full(shape, value, jnp.float32))
-
+        weight = functools.partial(blocks.weight, rngs)
         self.config = config
         self.attention_norm_d = constant(1.0, d)
         self.query_dnh = weight(d, n, h, fan_in=d)

@@ -6,6 +6,7 @@ which Qwen2.5-VL merges them: the ``merge * merge`` patches of a token are neigh
 masks, not reorderings: nothing has to be moved, and padding costs what it costs anyway.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,16 @@ import numpy as np
 from flax import nnx
 
 from dpsjax import checks
-from dpsjax.policy.blocks import MASKED, over_layers, recomputed, rms_norm, rotate, unstacked
+from dpsjax.policy import blocks
+from dpsjax.policy.blocks import (
+    MASKED,
+    constant,
+    over_layers,
+    recomputed,
+    rms_norm,
+    rotate,
+    unstacked,
+)
 from dpsjax.policy.config import Compute
 from dpsjax.policy.sharding import constrain
 from dpsjax.policy.vision_config import VisionConfig
@@ -70,13 +80,7 @@ class VisionLayer(nnx.Module):
         d, f, n, h = config.width, config.mlp_width, config.heads, config.head_dim
         residual = (2 * config.layers) ** -0.5
 
-        def weight(*shape: int, fan_in: int, gain: float = 1.0) -> nnx.Param:
-            scale = gain * fan_in**-0.5
-            return nnx.Param(scale * jax.random.normal(rngs.params(), shape, jnp.float32))
-
-        def constant(value: float, *shape: int) -> nnx.Param:
-            return nnx.Param(jnp.full(shape, value, jnp.float32))
-
+        weight = functools.partial(blocks.weight, rngs)
         self.config = config
         self.attention_norm_d = constant(1.0, d)
         self.qkv_dcnh = weight(d, 3, n, h, fan_in=d)
@@ -167,9 +171,7 @@ class Vision(nnx.Module):
         m, p = config.merged_width, config.patch
         shape = (config.channels, config.frames, p, p, config.width)
 
-        def weight(*shape: int, fan_in: int) -> nnx.Param:
-            return nnx.Param(fan_in**-0.5 * jax.random.normal(rngs.params(), shape, jnp.float32))
-
+        weight = functools.partial(blocks.weight, rngs)
         self.patch_ctpqd = weight(*shape, fan_in=config.pixels * config.frames)
         stack = nnx.vmap(lambda keys: VisionLayer(config, keys))
         self.layers = nnx.split_rngs(splits=config.layers)(stack)(rngs)

@@ -22,9 +22,9 @@ import tyro
 from dpsjax import checks
 from dpsjax.tasks.answers import strictly_tagged
 from dpsjax.tasks.base import Problem, Score, Task, Words, score_each
+from dpsjax.tasks.data.texts import text_task
 from dpsjax.tasks.drawn import DrawnSettings
 from dpsjax.tasks.shares import split_of
-from dpsjax.tasks.texts import text_task
 
 # After each question for a model of language.
 SUFFIX = (

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from dpsjax import checks
 from dpsjax.tasks.base import Task, TaskSettings
-from dpsjax.tasks.columns import Columns, held_out, problems_of
+from dpsjax.tasks.data.columns import Columns, held_out, problems_of
+from dpsjax.tasks.data.texts import text_task
 from dpsjax.tasks.rewards import RewardScorer
-from dpsjax.tasks.texts import text_task
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Any, Literal
 from dpsjax import checks
 from dpsjax.tasks.answers import MAX_CHARACTERS, final_answer
 from dpsjax.tasks.base import Problem, Score, Task, score_each
+from dpsjax.tasks.data.texts import text_task
 from dpsjax.tasks.jsonl import FileSettings
-from dpsjax.tasks.texts import text_task
 
 # As DeepScaleR and the DPS scripts ask.
 SUFFIX = " Let's think step by step and output the final answer within \\boxed{}."

@@ -125,7 +125,7 @@ def values_of(
     Args:
         place: its name.
         function: called with lists.
-        problems: of :func:`dpsjax.tasks.columns.problems_of`.
+        problems: of :func:`dpsjax.tasks.data.columns.problems_of`.
         responses: one for each.
 
     Returns:

@@ -12,8 +12,8 @@ from dpsjax import cli
 from dpsjax.policy import Policy, PolicyConfig, save_weights
 from dpsjax.report.response_file import read_responses
 from dpsjax.report.view.data import Limits, read_folder
-from dpsjax.run.eval_answers import measures
-from dpsjax.run.eval_command import benchmark_file
+from dpsjax.run.evaluation.answers import measures
+from dpsjax.run.evaluation.command import benchmark_file
 from dpsjax.tasks.countdown import CountdownConfig
 from tests.run.folders import write_folder
 from tests.test_cli import TINY
@@ -139,7 +139,7 @@ def test_every_step_of_a_run(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DATA.is_dir(), reason="no published problems in ../shared/data")
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no published problems at {DATA}")
 def test_published_benchmarks_ask_a_language_model(tmp_path):
     pytest.importorskip("math_verify")
     write_folder(tmp_path / "model")

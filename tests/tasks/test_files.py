@@ -6,10 +6,10 @@ import math
 import pytest
 
 from dpsjax.tasks.base import Problem
-from dpsjax.tasks.columns import Columns, held_out, lookup, problems_of
+from dpsjax.tasks.data.columns import Columns, held_out, lookup, problems_of
+from dpsjax.tasks.data.rows import read_rows
 from dpsjax.tasks.jsonl import JsonlConfig
 from dpsjax.tasks.rewards import RewardScorer
-from dpsjax.tasks.rows import read_rows
 
 ROWS = [{"question": f"{n}+{n}?", "answer": str(2 * n), "level": n} for n in range(12)]
 

@@ -8,9 +8,9 @@ import pytest
 
 from dpsjax.files import netpbm
 from dpsjax.tasks import geometry3k
-from dpsjax.tasks.columns import Columns, problems_of
+from dpsjax.tasks.data.columns import Columns, problems_of
+from dpsjax.tasks.data.rows import read_rows
 from dpsjax.tasks.geometry3k import Geometry3kConfig, well_formed
-from dpsjax.tasks.rows import read_rows
 
 REAL = Path(__file__).parents[3] / "shared/data/geometry3k"
 PNG = netpbm(np.full((28, 28), 255, np.uint8))

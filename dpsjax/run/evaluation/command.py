@@ -18,10 +18,11 @@ from dpsjax.policy import Sampling
 from dpsjax.report.at_k import MOST_SAMPLES, powers_of_two
 from dpsjax.report.pool_file import HELD_OUT, write_pool
 from dpsjax.report.view.data import EVALUATION, RESPONSES
-from dpsjax.run import eval_subject, outputs
+from dpsjax.run import outputs
 from dpsjax.run.config import MeshConfig, TrainConfig, to_dict
-from dpsjax.run.eval_answers import Asked, Progress, answer, measures
-from dpsjax.run.eval_subject import Subject
+from dpsjax.run.evaluation import subject as subject_of
+from dpsjax.run.evaluation.answers import Asked, Progress, answer, measures
+from dpsjax.run.evaluation.subject import Subject
 from dpsjax.run.setup import build_task
 from dpsjax.tasks.base import Problem, Task, TaskSettings, stop_ids
 from dpsjax.tasks.jsonl import FileSettings
@@ -125,7 +126,7 @@ def parse(words: Sequence[str], option: Callable[[Sequence[str], str, str], str]
     if named is None and not {"-h", "--help"} & set(words):
         raise ValueError("DIR|MODEL stands first: dpsjax eval DIR [OPTIONS]")
     if named is not None:
-        found = eval_subject.find(named, task, int(step) if step.isdigit() else None)
+        found = subject_of.find(named, task, int(step) if step.isdigit() else None)
     settings = found.config.task if found else TrainConfig().task
     default = EvalArguments(named or tyro.MISSING, task, settings)
     arguments = tyro.cli(EvalArguments, args=list(words), default=default, prog="dpsjax eval")
@@ -214,7 +215,7 @@ def run(arguments: EvalArguments, subject: Subject, console: Console) -> dict[st
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    policy, params, mesh = eval_subject.load(subject, task, arguments.mesh)
+    policy, params, mesh = subject_of.load(subject, task, arguments.mesh)
     asked = Asked(
         policy=policy,
         compute=subject.config.model.compute(),
@@ -292,7 +293,7 @@ def _record(
         **{n: list(v) if isinstance(v, tuple) else v for n, v in values.items()},
         "step": subject.step,
         "task": to_dict(subject.config)["task"],
-        "weights": eval_subject.digest(subject),
+        "weights": subject_of.digest(subject),
         "fingerprint": task.fingerprint(),
         "asked": len(problems),
         **dict(task.inputs),
@@ -322,7 +323,7 @@ def table(result: dict[str, Any]) -> Table:
     """A result for people: percent, with the 95 % interval.
 
     Args:
-        result: of :func:`dpsjax.run.eval_answers.measures`.
+        result: of :func:`dpsjax.run.evaluation.answers.measures`.
 
     Returns:
         a row for each source, and for all.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from dpsjax import checks
 from dpsjax.tasks.base import Problem
-from dpsjax.tasks.rows import Row, read_rows
+from dpsjax.tasks.data.rows import Row, read_rows
 
 # The usual names, the first that a row has counts; a dot goes into a nested object.
 PROMPT = ("prompt", "question", "problem", "messages")
@@ -67,7 +67,7 @@ def problems_of(
     """The problems of files, ids unique over all of them.
 
     Args:
-        paths: see :func:`dpsjax.tasks.rows.read_rows`.
+        paths: see :func:`dpsjax.tasks.data.rows.read_rows`.
         columns: names.
         split: of folders that hold several.
         suffix: put after each question.

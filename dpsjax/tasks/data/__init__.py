@@ -1,0 +1,1 @@
+"""Files of problems: their rows, their columns, and tasks made of texts."""
